@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `invoke test` and `invoke lint` do: install what the tests need, run them, run every checker.
+"""What `invoke test` and `invoke lint` do: install what tests need, run them, run every checker.
 
 Which tests may be skipped where is decided in tests/conftest.py, not here.
 """
@@ -17,14 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from invoke.context import Context
 
@@ -61,12 +60,14 @@ POLICY_RC_D = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True)
 class Check:
-    """One checker of `invoke lint`: its name, its command line, and the environment it wants on top of ours."""
+    """One checker of `invoke lint`: its command line and the variables it wants beside ours."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Context], None] | None = None
+    # Of the output of a checker that failed, the lines that say why; the rest is chatter.
+    telling: str = ""
 
 
 def test(
@@ -90,14 +91,12 @@ def test(
         missing = missing_packages()
     if missing:
         _say(
-            f"These tests' tools are missing: {' '.join(sorted(missing))}. Tests that need them are skipped; "
-            f"to run them: sudo apt-get install {' '.join(sorted(missing.values()))}"
-            " (Debian's names; elsewhere the packages that hold these commands)."
+            f"Missing here: {' '.join(sorted(missing))}. Tests that need them are skipped. "
+            f"To run them too: sudo apt-get install {' '.join(sorted(set(missing.values())))} "
+            "(Debian's names; elsewhere the packages that hold these commands)."
         )
     if os.geteuid() != 0:
-        _say(
-            "As a plain user the tests marked `root` and `fleet` are skipped; run as root to include them."
-        )
+        _say("A plain user skips the tests marked `root` and `fleet`. To run them too: as root.")
     command = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadgroup"]
     if tier == "nightly":
         command += ["--nightly", "--hypothesis-profile", "nightly"]
@@ -112,7 +111,7 @@ def test(
 
 
 def missing_packages() -> dict[str, str]:
-    """Return the commands that tests run and that are not on this machine, each with its Debian package."""
+    """Return the commands that tests need and this machine lacks, each with its Debian package."""
     path = _test_path()
     return {
         command: package
@@ -127,7 +126,7 @@ def may_install() -> bool:
 
 
 def install_packages(context: Context, missing: Mapping[str, str]) -> None:
-    """Install the packages of `missing` (command -> package); failures are left to the next look."""
+    """Install the packages of `missing` (command: package); who calls looks again afterwards."""
     packages = sorted(set(missing.values()))
     _say(f"Installing what the tests need: {' '.join(packages)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -139,7 +138,7 @@ def install_packages(context: Context, missing: Mapping[str, str]) -> None:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Keep Debian from starting the daemons of what is installed: the tests bring their own sshd."""
+    """Keep Debian from starting daemons of what is installed: the tests have their own sshd."""
     if POLICY_RC_D.exists():
         yield
         return
@@ -209,6 +208,7 @@ def _checks(scratch: Path) -> list[Check]:
             [str(tools / "ansible-test"), "sanity", "--requirements", "--color", "no"],
             {"ANSIBLE_TEST_CONTENT_ROOT": str(ROOT / COLLECTION), "LC_ALL": "C.UTF-8"},
             prepare=_provide_pip,
+            telling=r"^(ERROR|FATAL|WARNING: (?!Location))|^[a-z0-9-]+$",
         ),
     ]
 
@@ -226,7 +226,9 @@ def _passes(context: Context, check: Check) -> bool:
     passed = result is not None and result.exited == 0
     _say(f"{'ok  ' if passed else 'FAIL'}  {check.name:<20} {time.monotonic() - begun:5.1f} s")
     if result is not None and not passed:
-        _say("\n".join(part.strip("\n") for part in (result.stdout, result.stderr) if part.strip()))
+        lines = f"{result.stdout}\n{result.stderr}".splitlines()
+        telling = [line for line in lines if line.strip() and re.search(check.telling, line)]
+        _say("\n".join(telling or lines))
     return passed
 
 
@@ -249,7 +251,7 @@ def _copy_tracked(target: Path) -> None:
 
 
 def _provide_pip(context: Context) -> None:
-    """Put a stand-in for the script with which ansible-test installs pip where it looks for it first.
+    """Put a stand-in for the script that installs pip where ansible-test looks for it first.
 
     It would download that script from a server of its own; ours takes pip's wheel from wherever
     pip takes packages, so that a package index is all the network that is needed.
@@ -275,8 +277,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "{wheel}"))
 from pip._internal.cli.main import main
 
-unknown_here = ("--no-setuptools", "--no-wheel")
-sys.exit(main(["install", "--upgrade"] + [word for word in sys.argv[1:] if word not in unknown_here]))
+words = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
+sys.exit(main(["install", "--upgrade"] + words))
 """
 
 
@@ -287,9 +289,7 @@ def _pip_version() -> str:
         source = Path(location, "_internal/python_requirements.py").read_text(encoding="utf-8")
         if match := re.search(r"""\bpip=['"]([0-9.]+)['"]""", source):
             return match.group(1)
-    raise RuntimeError(
-        "This ansible-test does not say which pip it wants: look at get_venv_packages in it."
-    )
+    raise RuntimeError("This ansible-test does not say which pip it wants: see get_venv_packages.")
 
 
 def _lint_path() -> str:
