@@ -181,7 +181,7 @@ def _checks(scratch: Path) -> list[Check]:
     ]
     copy = scratch / "ansible_collections/pairsync/fleet"
     return [
-        Check("ruff check", [*python, "ruff", "check", "."]),
+        Check("ruff check", [*python, "ruff", "check", "--output-format=concise", "."]),
         Check("ruff format", [*python, "ruff", "format", "--check", "."]),
         Check(
             "mypy engine",
