@@ -20,12 +20,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from invoke.context import Context
+    from invoke.runners import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = Path(".collections/ansible_collections/pairsync/fleet")
@@ -102,10 +103,7 @@ def test(
         command += ["--nightly", "--hypothesis-profile", "nightly"]
     if keyword:
         command += ["-k", keyword]
-    with context.cd(shlex.quote(str(ROOT))):
-        result = context.run(
-            shlex.join(command), warn=True, in_stream=False, env={"PATH": _test_path()}
-        )
+    result = _run(context, command, {"PATH": _test_path()})
     if result is None or result.exited != 0:
         raise Exit(code=result.exited if result is not None else 3)
 
@@ -219,10 +217,7 @@ def _passes(context: Context, check: Check) -> bool:
     if check.prepare:
         check.prepare(context)
     environment = {"PATH": _lint_path(), **check.environment}
-    with context.cd(shlex.quote(str(ROOT))):
-        result = context.run(
-            shlex.join(check.command), warn=True, hide=True, in_stream=False, env=environment
-        )
+    result = _run(context, check.command, environment, hide=True)
     passed = result is not None and result.exited == 0
     _say(f"{'ok  ' if passed else 'FAIL'}  {check.name:<20} {time.monotonic() - begun:5.1f} s")
     if result is not None and not passed:
@@ -308,6 +303,15 @@ def _test_path() -> str:
     inherited = os.environ.get("PATH", os.defpath).split(":")
     tools = str(Path(sys.executable).parent)
     return ":".join(dict.fromkeys([tools, *inherited, *SYSTEM_DIRS]))
+
+
+def _run(
+    context: Context, command: Sequence[str], environment: Mapping[str, str], **options: Any
+) -> Result | None:
+    """Run words, not shell text, at the repository's root; failing is the caller's business."""
+    # Not `context.cd`, which quotes nothing but spaces.
+    text = f"cd {shlex.quote(str(ROOT))} && {shlex.join(command)}"
+    return context.run(text, warn=True, in_stream=False, env=dict(environment), **options)
 
 
 def _require(*modules: str) -> None:
