@@ -1,0 +1,62 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a pair allows: mode, preferences, ignore rules, pointer and growing files, guards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+MODES = ("two-way", "mirror", "push")
+PREFERENCES = ("a", "b", "newer", "older")
+ROUTES = ("direct", "relay", "auto")
+
+# Files that training frameworks rewrite to point at the checkpoint that is complete.
+DEFAULT_LAST = (
+    "Name checkpoint",
+    "Name latest",
+    "Name last_checkpoint",
+    "Name latest_checkpoint",
+    "Name latest_checkpointed_iteration.txt",
+    "Name latest_universal",
+    "Name *.safetensors.index.json",
+    "Name pytorch_model.bin.index.json",
+)
+DEFAULT_GROWING = ("Name events.out.tfevents.*", "Name *.log")
+
+# A deletion of this many entries or fewer never trips the brake on mass change.
+SMALL_DELETION = 20
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One pair's rules; the same on both hosts.
+
+    prefer: who wins a conflict, or "" to leave conflicts. last: path specifications of pointer
+    files, swapped in after everything else. growing: files that travel as the prefix that was
+    read. paths: restricts the session to these subtrees. max_delete: the largest share of the
+    base, in percent, that one session may delete on a replica. backup: whether displaced objects
+    are kept beyond the next session. lock_wait: seconds to wait for a holder that makes no
+    progress. timeout: seconds after which the session gives up, 0 for never.
+    """
+
+    mode: str = "two-way"
+    prefer: str = ""
+    ignore: tuple[str, ...] = ()
+    last: tuple[str, ...] = DEFAULT_LAST
+    growing: tuple[str, ...] = DEFAULT_GROWING
+    paths: tuple[str, ...] = ()
+    max_delete: int = 50
+    backup: bool = True
+    lock_wait: int = 60
+    timeout: int = 0
+
+    def digest(self) -> str:
+        """Hash of the rules that shape a plan, as lower-case hexadecimal."""
+        rules = asdict(self)
+        for unrelated in ("lock_wait", "timeout"):
+            del rules[unrelated]
+        text = json.dumps(rules, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

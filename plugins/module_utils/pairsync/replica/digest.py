@@ -1,0 +1,64 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Digests of contents: a function of the bytes alone.
+
+Up to 4 MiB: SHA-256. Above: SHA-256 over the SHA-256s of consecutive 1 MiB leaves, so that
+large files can be hashed in parallel and an append reuses the leaves before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Optional
+
+from . import fsops
+
+LEAF = 1 << 20
+FLAT_LIMIT = 4 << 20
+
+
+class Digester:
+    """Hashes contents of a known length, fed in order.
+
+    Every feed but the last must hold a whole number of leaves when the length is above 4 MiB.
+    """
+
+    def __init__(self, size: int) -> None:
+        """size: length of the contents, in bytes."""
+        self._tree = size > FLAT_LIMIT
+        self._hash = hashlib.sha256()
+
+    def feed(self, data: bytes) -> None:
+        """Add the next bytes."""
+        if not self._tree:
+            self._hash.update(data)
+            return
+        for start in range(0, len(data), LEAF):
+            self._hash.update(hashlib.sha256(data[start : start + LEAF]).digest())
+
+    def digest(self) -> bytes:
+        """The digest of everything fed, 32 bytes."""
+        return self._hash.digest()
+
+
+def digest_bytes(data: bytes) -> bytes:
+    """The digest of contents held in memory."""
+    digester = Digester(len(data))
+    digester.feed(data)
+    return digester.digest()
+
+
+def digest_file(fd: int, size: int) -> Optional[bytes]:
+    """The digest of the next size bytes of an open file; None when it ends before that."""
+    digester = Digester(size)
+    left = size
+    while left:
+        data = fsops.read(fd, min(LEAF, left))
+        if not data:
+            return None
+        digester.feed(data)
+        left -= len(data)
+        if left and len(data) < LEAF:
+            return None
+    return digester.digest()

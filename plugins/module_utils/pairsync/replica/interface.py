@@ -1,0 +1,147 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seam between a session and a replica, wherever the replica is.
+
+LocalReplica (this host) and RemoteReplica (an agent behind a pipe) both fit it. The order of
+calls is: open, begin, scan, details, then any of send / receive-feed-finish, then record,
+promote, end. Every method may raise PairsyncError, after which only close() is useful.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, NamedTuple, Optional, Protocol
+
+from ..model.entry import Change, Entry
+from ..model.policy import Policy
+from ..reconcile.actions import Action
+from .contents import Done, Record
+
+
+class Opened(NamedTuple):
+    """A root that was found, or not.
+
+    replica_id: "" while the root has none. missing: there is no directory; parent: but there is
+    one to make it in. identity: names the directory itself on its machine, and ancestors those
+    above it. peers: what is known of the pairs this replica is in. clock_ns: the host's time.
+    """
+
+    host: str
+    path: str
+    user: str
+    version: str
+    build: str
+    replica_id: str
+    missing: bool
+    parent: bool
+    empty: bool
+    identity: str
+    ancestors: tuple[str, ...]
+    peers: tuple[dict[str, Any], ...]
+    clock_ns: int
+
+
+class Peer(NamedTuple):
+    """The other replica of the pair, as this one remembers it."""
+
+    replica_id: str
+    label: str
+    host: str
+    path: str
+
+
+class Beginning(NamedTuple):
+    """What a session is about. side: which replica this one is. dry_run: write nothing."""
+
+    pair_id: str
+    side: str
+    label: str
+    peer: Peer
+    policy: Policy
+    run: str
+    dry_run: bool
+
+
+class BaseState(NamedTuple):
+    """What a replica remembers of the pair. sound: False when its base is damaged."""
+
+    current: str
+    pending: str
+    rows: int
+    sound: bool
+
+
+class Scanned(NamedTuple):
+    """A complete scan: changes in path order, the number of entries, and remarks."""
+
+    changes: list[Change]
+    entries: int
+    dropped: list[bytes]
+    seconds: float
+
+
+class Recording(NamedTuple):
+    """What both replicas agree on after a session.
+
+    A replica records its own changes and what it received, except: keep, paths of its own
+    changes that are not agreed on; leave, numbers of received actions that are not recorded as
+    they stand. rows: explicit base rows, which win over both.
+    """
+
+    commit: str
+    rows: list[tuple[bytes, Optional[Entry]]]
+    keep: list[bytes]
+    leave: list[int]
+
+
+class Replica(Protocol):
+    """One replica as a session sees it."""
+
+    wire_bytes: int
+
+    def open(self, path: str) -> Opened:
+        """Look at the root; change nothing."""
+
+    def create(self) -> Opened:
+        """Make the root (its parent exists), give it an id if it has none."""
+
+    def shares(self, nonce: str, write: bool) -> bool:
+        """Write a nonce into the state directory, or tell whether it is there."""
+
+    def begin(self, beginning: Beginning) -> BaseState:
+        """Take the pair lock and read the base."""
+
+    def scan(self, base: str) -> Scanned:
+        """Settle the base (`keep`, `promote`, `drop` or `reset`) and compare the root with it."""
+
+    def details(
+        self, files: list[bytes], directories: list[bytes]
+    ) -> tuple[list[tuple[bytes, Entry]], list[bytes]]:
+        """Entries of changed files with their digests; which directories hold ignored content."""
+
+    def send(self, wanted: list[tuple[int, bytes]]) -> Iterator[Record]:
+        """The contents of scanned files, by action number, in order."""
+
+    def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
+        """Be told what to bring about; contents follow by feed()."""
+
+    def feed(self, record: Record) -> None:
+        """Take one record of contents."""
+
+    def finish(self) -> list[Done]:
+        """Swap everything in; what became of each action."""
+
+    def record(self, recording: Recording) -> str:
+        """Make the outcome durable, write it as the pending commit, return its checksum."""
+
+    def promote(self, commit: str) -> None:
+        """Make the pending commit current."""
+
+    def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
+        """Keep the session's status, and its report where one is given."""
+
+    def forget(self, pair_id: str) -> bool:
+        """Set the base of a pair aside; tell whether there was one."""
+
+    def close(self) -> None:
+        """Let go of everything, whatever happened before."""

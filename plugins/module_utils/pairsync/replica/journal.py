@@ -1,0 +1,141 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a replica remembers of its pairs beside the base: peers, status, reports, where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from typing import Any, Optional
+
+from ..model.entry import STATE_NAME
+from . import fsops, state
+from .base import NAME as BASE_NAME
+from .interface import Peer
+from .state import State
+
+KEPT_RUNS = 50
+STATUS_SCHEMA = "pairsync.status/1"
+
+
+def has_pair(held: State, pair: bytes) -> bool:
+    """Tell whether the replica has ever been synced as part of a pair."""
+    try:
+        pairs = fsops.open_dir(held.fd, b"pairs")
+    except FileNotFoundError:
+        return False
+    try:
+        fsops.lstat(pairs, pair)
+    except FileNotFoundError:
+        return False
+    else:
+        return True
+    finally:
+        fsops.close(pairs)
+
+
+def peers(held: State) -> tuple[dict[str, Any], ...]:
+    """Who this replica was synced with, once with success."""
+    try:
+        pairs = fsops.open_dir(held.fd, b"pairs")
+    except FileNotFoundError:
+        return ()
+    found = []
+    try:
+        for name in sorted(fsops.names(pairs)):
+            with contextlib.suppress(OSError):
+                pair = fsops.open_dir(pairs, name)
+                known = state.read_json(pair, b"peer.json")
+                fsops.close(pair)
+                if known:
+                    found.append({"pair": name.decode("ascii", "replace"), **known})
+    finally:
+        fsops.close(pairs)
+    return tuple(found)
+
+
+def write_peer(pair_fd: int, peer: Peer) -> None:
+    """Remember the other replica, so that its disappearance can be told from a first sync."""
+    known = {"id": peer.replica_id, "label": peer.label, "host": peer.host, "path": peer.path}
+    if state.read_json(pair_fd, b"peer.json") != known:
+        state.write_json(pair_fd, b"peer.json", known)
+
+
+def set_aside(pair_fd: int) -> bool:
+    """Move a base out of the way, and forget the peer; tell whether there was a base."""
+    with contextlib.suppress(FileNotFoundError):
+        fsops.unlink(pair_fd, b"peer.json")
+    name = BASE_NAME.encode()
+    with contextlib.suppress(FileNotFoundError):
+        fsops.unlink(pair_fd, name + b"-journal")
+    try:
+        fsops.rename(pair_fd, name, pair_fd, name + b".aside-" + secrets.token_hex(4).encode())
+    except FileNotFoundError:
+        return False
+    fsops.sync_file(pair_fd)
+    return True
+
+
+def write_status(pair_fd: int, status: dict[str, Any]) -> None:
+    """Replace the pair's status file in one step."""
+    state.write_json(pair_fd, b"status.json", status)
+
+
+def write_log(held: State, run: str, report: Optional[dict[str, Any]]) -> None:
+    """Keep a run's report, and only the newest runs."""
+    log = held.directory(b"log")
+    try:
+        if report is not None:
+            fd = fsops.create_file(log, run.encode("ascii") + b".json")
+            fsops.write(fd, json.dumps(report).encode() + b"\n")
+            fsops.close(fd)
+        runs = sorted({name.split(b".")[0] for name in fsops.names(log)})
+        for old in runs[:-KEPT_RUNS]:
+            for name in fsops.names(log):
+                if name.split(b".")[0] == old:
+                    state.remove_tree(log, name)
+    finally:
+        fsops.close(log)
+
+
+def remember_root(state_home: str, replica_id: str, path: bytes) -> None:
+    """Note where a replica lies, for `pairsync status` without arguments."""
+    directory = os.path.join(state_home, "replicas")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    name = os.path.join(directory, replica_id)
+    text = os.fsdecode(path)
+    with contextlib.suppress(OSError, ValueError), open(name, encoding="utf-8", errors="surrogateescape") as stream:
+        if stream.read() == text:
+            return
+    with open(name + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(text)
+    os.replace(name + ".new", name)
+
+
+def known_roots(state_home: str) -> list[str]:
+    """The replicas noted on this host."""
+    directory = os.path.join(state_home, "replicas")
+    roots = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(directory)):
+            with contextlib.suppress(OSError), open(
+                os.path.join(directory, name), encoding="utf-8", errors="surrogateescape"
+            ) as stream:
+                roots.append(stream.read())
+    return roots
+
+
+def read_status(root: str) -> list[dict[str, Any]]:
+    """The status of every pair that a root is in."""
+    pairs = os.path.join(os.fsencode(root), STATE_NAME, b"pairs")
+    found = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted(os.listdir(pairs)):
+            with contextlib.suppress(OSError, ValueError), open(
+                os.path.join(pairs, name, b"status.json"), encoding="utf-8"
+            ) as stream:
+                found.append(json.load(stream))
+    return found

@@ -1,0 +1,564 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A replica on this host: what an agent serves, and what a session uses for a local path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+import sqlite3
+import time
+from typing import Any, ContextManager, Iterator, Optional
+
+from .. import __version__
+from ..model.entry import FILE, LINK, PROBLEM, STATE_NAME, Change, Entry, is_below, parent_of
+from ..model.errors import PairsyncError
+from ..model.pathspec import PathSet
+from ..model.plan import DONE
+from ..reconcile.actions import Action
+from . import fsops, guard, index, journal, state
+from .backup import Backup
+from .base import Base
+from .contents import Done, Record
+from .digest import digest_file
+from .interface import BaseState, Beginning, Opened, Recording, Scanned
+from .lock import PairLock, root_lock
+from .receive import FEW, Ground, Receiver
+from .rows import Listing, Seen, pack_listing, trusted_digests, unpack_listing
+from .send import Wanted, send
+from .stage import Stage
+from .state import State
+from .swap import seen
+from .tree import Tree
+from .walk import Rules, Scan, scan
+
+# Slower than any clock tick of a local file system; a file system that keeps whole seconds
+# shows that by a probe without a fraction.
+_TICK_NS = 20_000_000
+_COARSE_TICK_NS = 2_000_000_000
+
+
+class LocalReplica:
+    """One root on this host during one session. See interface.Replica for the contract."""
+
+    def __init__(self, build: str = "source", state_home: str = "") -> None:
+        """build: digest of the running binary. state_home: where known replicas are noted."""
+        self.wire_bytes = 0
+        self._build = build
+        self._state_home = state_home
+        self._path = b""
+        self._root_fd = -1
+        self._tree: Optional[Tree] = None
+        self._state: Optional[State] = None
+        self._pair_fd = -1
+        self._lock: Optional[PairLock] = None
+        self._base: Optional[Base] = None
+        self._beginning: Optional[Beginning] = None
+        self._scan = Scan()
+        self._rules = Rules(PathSet(), PathSet())
+        self._before_ns = 0
+        self._receiver: Optional[Receiver] = None
+        self._stage: Optional[Stage] = None
+        self._backup: Optional[Backup] = None
+        self._landed: dict[bytes, Optional[Seen]] = {}
+        self._learned: dict[bytes, bytes] = {}
+        self._results: dict[int, Done] = {}
+        self._lookup = _Lookup({})
+        self.weak = False
+
+    # -- opening --------------------------------------------------------------------------------
+
+    def open(self, path: str) -> Opened:
+        """Look at the root; change nothing."""
+        self._path = os.fsencode(os.path.expanduser(path))
+        if not os.path.isabs(self._path):
+            self._path = os.path.join(os.getcwdb(), self._path)
+        try:
+            self._root_fd = fsops.open_root(self._path)
+        except FileNotFoundError:
+            parent = os.path.isdir(os.path.dirname(self._path.rstrip(b"/")))
+            return self._opened(missing=True, parent=parent)
+        except NotADirectoryError as error:
+            raise PairsyncError(
+                "root_not_dir",
+                f"{self._shown} is not a directory",
+                "name the directory to sync; single files are synced with `--path`",
+            ) from error
+        except OSError as error:
+            raise PairsyncError(
+                "root_missing", f"{self._shown} cannot be opened: {error.strerror}", "make it readable"
+            ) from error
+        self._tree = Tree(os.dup(self._root_fd))
+        self._state = state.find(self._root_fd)
+        if self._state is not None:
+            self._check_file_system()
+        return self._opened(missing=False, parent=True)
+
+    def create(self) -> Opened:
+        """Make the root if it is missing, and give it an id if it has none."""
+        if self._root_fd < 0:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._path, 0o777)
+            self._root_fd = fsops.open_root(self._path)
+            self._tree = Tree(os.dup(self._root_fd))
+        if self._state is None:
+            try:
+                self._state = state.create(self._root_fd, guard.file_system(self._root_fd))
+            except OSError as error:
+                raise PairsyncError(
+                    "root_identity",
+                    f"{self._shown}/.pairsync cannot be made: {error.strerror}",
+                    "let the user who syncs write to that directory",
+                ) from error
+        return self._opened(missing=False, parent=True)
+
+    @property
+    def _shown(self) -> str:
+        return os.fsdecode(self._path)
+
+    def _opened(self, *, missing: bool, parent: bool) -> Opened:
+        identity, ancestors = "", ()
+        real = self._path
+        empty = True
+        if not missing:
+            real = fsops.real_path(self._root_fd)
+            identity, ancestors = _lineage(real)
+            empty = not [name for name in fsops.names(self._root_fd) if name != STATE_NAME]
+        return Opened(
+            host=socket.gethostname(),
+            path=os.fsdecode(real),
+            user=_user_name(),
+            version=__version__,
+            build=self._build,
+            replica_id=self._state.replica_id if self._state is not None else "",
+            missing=missing,
+            parent=parent,
+            empty=empty,
+            identity=identity,
+            ancestors=ancestors,
+            peers=journal.peers(self._state) if self._state is not None else (),
+            clock_ns=time.time_ns(),
+        )
+
+    def _check_file_system(self) -> None:
+        assert self._state is not None
+        now, then = guard.file_system(self._root_fd), self._state.file_system
+        if then and now != then:
+            raise PairsyncError(
+                "root_identity",
+                f"{self._shown} lies on another file system than before ({now}, not {then})",
+                f"mount the right one; if it moved for good, run `pairsync forget --new-id {self._shown}`",
+            )
+
+    def shares(self, nonce: str, write: bool) -> bool:
+        """Write a nonce, or tell whether it is there; the writer removes it in close()."""
+        assert self._state is not None
+        name = b"nonce-" + nonce.encode("ascii")
+        if write:
+            fsops.close(fsops.create_file(self._state.fd, name))
+            return True
+        try:
+            fsops.lstat(self._state.fd, name)
+        except FileNotFoundError:
+            return False
+        fsops.unlink(self._state.fd, name)
+        return True
+
+    # -- base and scan --------------------------------------------------------------------------
+
+    def begin(self, beginning: Beginning) -> BaseState:
+        """Take the pair lock and read the base."""
+        self._beginning = beginning
+        policy = beginning.policy
+        self._rules = Rules(
+            PathSet(policy.ignore),
+            PathSet(policy.last),
+            tuple(os.fsencode(path) for path in policy.paths),
+            guard.mounts_below(self._root_fd) if self._root_fd >= 0 else frozenset(),
+        )
+        if self._state is None:
+            return BaseState("", "", 0, True)
+        pair = beginning.pair_id.encode("ascii")
+        if beginning.dry_run and not journal.has_pair(self._state, pair):
+            return BaseState("", "", 0, True)
+        self._pair_fd = self._state.directory(b"pairs", pair)
+        what = f"the pair {beginning.label} and {beginning.peer.label}"
+        self._lock = PairLock(self._pair_fd, what, policy.lock_wait)
+        try:
+            self._base = Base(self._pair_fd, beginning.pair_id)
+        except sqlite3.DatabaseError:
+            return BaseState("", "", 0, False)
+        commits = self._base.commits
+        return BaseState(commits.current, commits.pending, commits.rows, commits.sound)
+
+    def scan(self, base: str) -> Scanned:
+        """Settle the base as the session says, and compare the root with it."""
+        started = time.monotonic()
+        if self._root_fd < 0:
+            return Scanned([], 0, [], 0.0)
+        beginning = self._in_session()
+        self._settle_base(base, beginning)
+        known: dict[bytes, Listing] = {}
+        if self._state is not None:
+            self._before_ns = self._probe()
+            known = index.load(self._state.fd)
+        try:
+            self._scan = scan(self._root_fd, self._rules, self._base, known, self._beat)
+        except OSError as error:
+            raise PairsyncError(
+                "root_missing", f"{self._shown} cannot be read: {error.strerror}", "make it readable"
+            ) from error
+        self._save_scan(known)
+        found = self._scan
+        self._lookup = _Lookup(found.listings)
+        return Scanned(
+            list(found.changes.values()), found.entries, found.dropped, time.monotonic() - started
+        )
+
+    def _settle_base(self, verb: str, beginning: Beginning) -> None:
+        if verb == "reset":
+            if self._base is not None:
+                self._base.close()
+                self._base = None
+            if self._pair_fd >= 0 and not beginning.dry_run:
+                journal.set_aside(self._pair_fd)
+                self._base = Base(self._pair_fd, beginning.pair_id)
+            return
+        if self._base is None or beginning.dry_run:
+            return
+        if verb == "promote":
+            self._base.promote()
+        elif verb == "drop":
+            self._base.drop_pending()
+
+    def _probe(self) -> int:
+        """The file system's own now, less one tick of its clock; in nanoseconds."""
+        assert self._state is not None
+        try:
+            fd = os.open(
+                b"probe", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._state.fd
+            )
+        except OSError:
+            return 0  # trust nothing
+        try:
+            now = fsops.touch(fd)
+        finally:
+            fsops.close(fd)
+        return now - (_TICK_NS if now % 1_000_000_000 else _COARSE_TICK_NS)
+
+    def _save_scan(self, known: dict[bytes, Listing]) -> None:
+        if self._state is None:
+            return
+        changed = {}
+        for path, listing in self._scan.listings.items():
+            if known.get(path) != listing:
+                trusted = Listing(listing.seen, trusted_digests(listing, self._before_ns))
+                if known.get(path) != trusted:
+                    changed[path] = trusted
+        gone = set() if self._rules.paths else known.keys() - self._scan.listings.keys()
+        with self._root_locked():
+            index.save(self._state.fd, changed, set(gone))
+        if self._base is not None and not self._in_session().dry_run:
+            self._base.remember(self._scan.marks)
+
+    def details(
+        self, files: list[bytes], directories: list[bytes]
+    ) -> tuple[list[tuple[bytes, Entry]], list[bytes]]:
+        """Digests of changed files, and which directories hold ignored content."""
+        hidden = self._scan.hidden
+        holding = [
+            path for path in directories if any(one == path or is_below(one, path) for one in hidden)
+        ]
+        return [(path, self._hashed(path)) for path in files], holding
+
+    def _hashed(self, path: bytes) -> Entry:
+        change = self._scan.changes.get(path)
+        entry = change.after if change is not None else None
+        if entry is None or entry.kind != FILE or entry.digest is not None:
+            return entry if entry is not None else Entry(FILE)
+        self._beat()
+        expected = self._lookup.seen(path)
+        assert self._tree is not None
+        try:
+            fd = fsops.open_file(*self._tree.parent(path))
+            try:
+                digest = None
+                if expected is not None and seen(fsops.fstat(fd))[:6] == expected[:6]:
+                    digest = digest_file(fd, entry.size)
+                    if seen(fsops.fstat(fd))[:6] != expected[:6]:
+                        digest = None
+            finally:
+                fsops.close(fd)
+        except OSError as error:
+            return Entry(PROBLEM, target=f"cannot be read: {error.strerror}".encode())
+        if digest is not None:
+            self._learned[path] = digest
+            self._scan.changes[path] = Change(path, change.before if change else None, entry._replace(digest=digest))
+            return entry._replace(digest=digest)
+        return entry  # stays lazy: it changed, and agrees with nothing
+
+    # -- contents -------------------------------------------------------------------------------
+
+    def send(self, wanted: list[tuple[int, bytes]]) -> Iterator[Record]:
+        """The contents of scanned files, by action number, in order."""
+        assert self._root_fd >= 0
+        growing = PathSet(self._in_session().policy.growing)
+        lookup = _Lookup(self._scan.listings)
+        requests = []
+        for number, path in wanted:
+            expected = lookup.seen(path)
+            if expected is None or expected.kind != FILE:
+                raise PairsyncError("protocol", f"contents of a path were asked for that was not scanned (action {number})")
+            change = self._scan.changes.get(path)
+            before = change.before if change is not None else None
+            prefix = None
+            if before is not None and before.kind == FILE and before.digest is not None:
+                prefix = (before.size, before.digest)
+            requests.append(Wanted(number, path, expected, prefix, growing.matches(path)))
+        tree = Tree(os.dup(self._root_fd))
+        try:
+            for record in send(tree, requests, self._learn):
+                self._beat()
+                yield record
+        finally:
+            tree.close()
+
+    def _learn(self, wanted: Wanted, digest: bytes) -> None:
+        self._learned[wanted.path] = digest
+
+    def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
+        """Prepare to bring the actions about."""
+        assert self._state is not None
+        beginning = self._in_session()
+        pair = beginning.pair_id.encode("ascii")
+        parent = self._state.directory(b"stage")
+        try:
+            state.remove_tree(parent, pair)  # what a session that died left behind
+        finally:
+            fsops.close(parent)
+        self._stage = Stage(self._state.directory(b"stage", pair))
+        self._backup = Backup(self._state, beginning.run)
+        lookup = _Lookup(self._scan.listings)
+        ground = Ground(
+            tree=Tree(os.dup(self._root_fd)),
+            stage=self._stage,
+            backup=self._backup,
+            last=self._rules.last,
+            expected=lookup.seen,
+            locked=self._root_locked,
+            landed=self._landed.__setitem__,
+            beat=self._beat,
+        )
+        self._receiver = Receiver(ground, actions, incomplete)
+        self._receiver.start()
+
+    def feed(self, record: Record) -> None:
+        """Take one record of contents."""
+        assert self._receiver is not None
+        self._receiver.feed(record)
+
+    def finish(self) -> list[Done]:
+        """Swap everything in; what became of each action."""
+        assert self._receiver is not None
+        done = self._receiver.finish()
+        self._results = {one.number: one for one in done}
+        self.weak = self._receiver.weak
+        return done
+
+    # -- recording ------------------------------------------------------------------------------
+
+    def record(self, recording: Recording) -> str:
+        """Make the outcome durable, then write it as the pending commit."""
+        assert self._state is not None and self._base is not None
+        rows = self._own_rows(set(recording.keep))
+        leave = set(recording.leave)
+        if self._receiver is not None:
+            for action in self._receiver.actions:
+                if action.number not in leave and self._results[action.number].result == DONE:
+                    rows[action.path] = action.want
+        rows.update(recording.rows)
+        with self._root_locked():
+            self._make_durable(rows)
+            checksum = self._base.write_pending(recording.commit, sorted(rows.items()))
+            self._save_outcome()
+        return checksum
+
+    def _own_rows(self, keep: set[bytes]) -> dict[bytes, Optional[Entry]]:
+        rows: dict[bytes, Optional[Entry]] = dict.fromkeys(self._scan.dropped)
+        for path, change in self._scan.changes.items():
+            if path in keep:
+                continue
+            entry = change.after
+            if entry is not None and entry.kind == FILE and entry.digest is None:
+                digest = self._learned.get(path)
+                if digest is None:
+                    raise PairsyncError("internal", "a file is to be recorded that was never read")
+                entry = entry._replace(digest=digest)
+            rows[path] = entry
+        return rows
+
+    def _make_durable(self, rows: dict[bytes, Optional[Entry]]) -> None:
+        """Before a base says so, what this host has, and no longer has, must survive a power cut."""
+        if not rows:
+            return
+        if len(rows) > FEW and fsops.sync_file_system(self._root_fd):
+            return
+        assert self._tree is not None
+        directories = set()
+        for path, entry in rows.items():
+            directories.add(parent_of(path))
+            if entry is not None and entry.kind == FILE:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    fd = fsops.open_file(*self._tree.parent(path))
+                    try:
+                        fsops.sync_file(fd)
+                    finally:
+                        fsops.close(fd)
+            elif entry is not None and entry.kind != LINK:
+                directories.add(path)
+        for path in sorted(directories):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                fsops.sync_file(self._tree.directory(path))
+
+    def _save_outcome(self) -> None:
+        """Bring the index up to what the session learned and changed."""
+        assert self._state is not None
+        touched = {parent_of(path) for path in (*self._landed, *self._learned)}
+        gone = {path for path, now in self._landed.items() if now is None}
+        changed: dict[bytes, Listing] = {}
+        landed_in: dict[bytes, dict[bytes, Optional[Seen]]] = {}
+        for path, now in self._landed.items():
+            landed_in.setdefault(parent_of(path), {})[path.rpartition(b"/")[2]] = now
+        for directory in touched:
+            listing = self._scan.listings.get(directory)
+            entries = unpack_listing(listing) if listing is not None else {}
+            prefix = directory + b"/" if directory else b""
+            for name, one in entries.items():
+                digest = self._learned.get(prefix + name, one.digest)
+                if max(one.mtime_ns, one.ctime_ns) >= self._before_ns:
+                    digest = None
+                entries[name] = one._replace(digest=digest)
+            for name, now in landed_in.get(directory, {}).items():
+                entries.pop(name, None)
+                if now is not None:
+                    entries[name] = _trusted(now)
+            changed[directory] = pack_listing(entries)
+        index.save(self._state.fd, changed, gone)
+
+    def promote(self, commit: str) -> None:
+        """Make the pending commit current."""
+        assert self._base is not None
+        if self._base.commits.pending != commit:
+            raise PairsyncError("protocol", "another commit is pending than the one to promote")
+        self._base.promote()
+        journal.write_peer(self._pair_fd, self._in_session().peer)
+
+    def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
+        """Keep the session's status, and its report where one is given."""
+        if self._state is None or self._pair_fd < 0 or self._in_session().dry_run:
+            return
+        journal.write_status(self._pair_fd, status)
+        journal.write_log(self._state, self._in_session().run, report)
+        if self._state_home:
+            journal.remember_root(self._state_home, self._state.replica_id, fsops.real_path(self._root_fd))
+
+    def forget(self, pair_id: str) -> bool:
+        """Set the base of a pair aside; tell whether there was one."""
+        if self._state is None or not journal.has_pair(self._state, pair_id.encode("ascii")):
+            return False
+        pair_fd = self._state.directory(b"pairs", pair_id.encode("ascii"))
+        lock = PairLock(pair_fd, "the pair", 0)
+        try:
+            return journal.set_aside(pair_fd)
+        finally:
+            lock.close()
+            fsops.close(pair_fd)
+
+    def close(self) -> None:
+        """Let go of everything, whatever happened before; what was staged and not used goes."""
+        if self._stage is not None and self._state is not None and self._beginning is not None:
+            self._stage.close()
+            self._stage = None
+            with contextlib.suppress(OSError):
+                parent = self._state.directory(b"stage")
+                state.remove_tree(parent, self._beginning.pair_id.encode("ascii"))
+                fsops.close(parent)
+        for held in (self._backup, self._base, self._lock, self._tree, self._state):
+            if held is not None:
+                held.close()
+        self._backup = self._base = self._lock = self._tree = self._state = None
+        for fd in (self._pair_fd, self._root_fd):
+            if fd >= 0:
+                fsops.close(fd)
+        self._pair_fd = self._root_fd = -1
+
+    # -- small things ---------------------------------------------------------------------------
+
+    def _in_session(self) -> Beginning:
+        if self._beginning is None:
+            raise PairsyncError("protocol", "a session must begin before it goes on")
+        return self._beginning
+
+    def _root_locked(self) -> ContextManager[None]:
+        assert self._state is not None
+        wait = self._in_session().policy.lock_wait
+        return root_lock(self._root_fd, self._state.fd, self._shown, wait)
+
+    def _beat(self, _: int = 0) -> None:
+        if self._lock is not None:
+            self._lock.beat()
+
+
+class _Lookup:
+    """What the scan saw, by path; remembers the directory looked at last."""
+
+    def __init__(self, listings: dict[bytes, Listing]) -> None:
+        self._listings = listings
+        self._directory: Optional[bytes] = None
+        self._entries: dict[bytes, Seen] = {}
+
+    def seen(self, path: bytes) -> Optional[Seen]:
+        directory, _, name = path.rpartition(b"/")
+        if directory != self._directory:
+            listing = self._listings.get(directory)
+            self._entries = unpack_listing(listing) if listing is not None else {}
+            self._directory = directory
+        return self._entries.get(name)
+
+
+def _trusted(now: Seen) -> Seen:
+    """A received file's digest is kept only if a write right after its swap would have shown:
+    that sets mtime to the swap's time, so the carried mtime must be clearly older."""
+    if now.kind == FILE and now.mtime_ns + _TICK_NS >= now.ctime_ns:
+        return now._replace(digest=None)
+    return now
+
+
+def _lineage(path: bytes) -> tuple[str, tuple[str, ...]]:
+    """Names of a directory and of those above it that are the same for every path to them."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            machine = stream.read().strip()
+    except OSError:
+        machine = socket.gethostname()
+
+    def name(one: bytes) -> str:
+        status = os.stat(one)
+        return f"{machine}:{status.st_dev}:{status.st_ino}"
+
+    above = []
+    one = path
+    while one not in (b"/", b""):
+        one = os.path.dirname(one)
+        above.append(name(one or b"/"))
+    return name(path), tuple(above)
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

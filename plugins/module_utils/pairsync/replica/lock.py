@@ -1,0 +1,102 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Locks that the kernel releases when their owner ends, so that none ever needs a person.
+
+The pair lock is held for a session; the root lock only around index writes and around swapping
+and recording. A waiter gives up when the holder makes no progress, not when it takes long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from typing import Iterator
+
+from ..model.errors import PairsyncError
+from . import fsops
+
+_POLL_SECONDS = 0.1
+_BEAT_SECONDS = 1.0
+
+
+class PairLock:
+    """The lock of one pair on one host, held until close()."""
+
+    def __init__(self, directory_fd: int, what: str, wait: int) -> None:
+        """Take it, waiting while the holder makes progress.
+
+        directory_fd: the pair's state directory. what: the pair, for messages. wait: seconds
+        without progress of the holder after which PairsyncError `locked` is raised.
+        """
+        self._fd = os.open(
+            b"lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
+        )
+        self._beaten = time.monotonic()
+        try:
+            _wait(self._fd, self._fd, what, wait)
+        except BaseException:
+            fsops.close(self._fd)
+            raise
+        _sign(self._fd)
+
+    def beat(self) -> None:
+        """Show waiters that there is progress; cheap enough to call for every step."""
+        now = time.monotonic()
+        if now - self._beaten >= _BEAT_SECONDS:
+            self._beaten = now
+            fsops.touch(self._fd)
+
+    def close(self) -> None:
+        """Release it."""
+        fsops.close(self._fd)
+
+
+@contextlib.contextmanager
+def root_lock(root_fd: int, state_fd: int, what: str, wait: int) -> Iterator[None]:
+    """Hold the root: flock on the root directory itself, whatever the layout of the state.
+
+    Arguments as for PairLock; raises PairsyncError `locked`.
+    """
+    held = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    sign = os.open(b"lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=state_fd)
+    try:
+        _wait(held, sign, what, wait)
+        _sign(sign)
+        yield
+    finally:
+        fsops.close(sign)
+        fsops.close(held)
+
+
+def _wait(lock_fd: int, sign_fd: int, what: str, wait: int) -> None:
+    progress = -1
+    since = time.monotonic()
+    while not fsops.try_lock(lock_fd):
+        now = fsops.fstat(sign_fd).st_mtime_ns
+        if now != progress:
+            progress, since = now, time.monotonic()
+        if time.monotonic() - since >= wait:
+            raise PairsyncError(
+                "locked",
+                f"{what} is in use by {_holder(sign_fd)}",
+                "wait until that session ends, or end it; a dead session holds no lock",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _sign(fd: int) -> None:
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%FT%TZ", time.gmtime())})
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode(), 0)
+
+
+def _holder(fd: int) -> str:
+    try:
+        sign = json.loads(os.pread(fd, 4096, 0))
+        return f"process {int(sign['pid'])} on {str(sign['host'])[:80]} since {str(sign['since'])[:40]}"
+    except (ValueError, KeyError, TypeError):
+        return "another session"

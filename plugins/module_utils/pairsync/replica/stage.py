@@ -1,0 +1,180 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Staging: everything new is complete, verified and durable before it gets its name.
+
+A file or link is staged alone; a new directory is staged whole, up to a limit, and appears with
+one rename. The stage is a directory of ours on the same file system as the root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple, Optional
+
+from ..model.entry import DIR, FILE, LINK, Entry
+from . import fsops
+from .contents import Proof
+from .digest import Digester, digest_bytes
+from .rows import Seen
+from .swap import At, seen
+from .tree import Tree
+
+# A new directory with more than this in it appears empty and is filled.
+MOST_ENTRIES = 10_000
+MOST_BYTES = 1 << 30
+
+
+class Owner(NamedTuple):
+    """Who an object belongs to where it will lie; -1 leaves it as it is."""
+
+    uid: int = -1
+    gid: int = -1
+    set_gid: bool = False
+
+
+class Incoming:
+    """A large file that is being received."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """fd: the staged file, taken over. size: the most that may come, in bytes."""
+        self.fd = fd
+        self.left = size
+        self._digester = Digester(size)
+
+    def write(self, data: bytes) -> bool:
+        """Add the next bytes; False when there are more than announced."""
+        if len(data) > self.left:
+            return False
+        fsops.write(self.fd, data)
+        self._digester.feed(data)
+        self.left -= len(data)
+        return True
+
+    def digest(self) -> Optional[bytes]:
+        """The digest of all that came; None when something is missing."""
+        return self._digester.digest() if not self.left else None
+
+
+class Stage:
+    """The staging directory of one session."""
+
+    def __init__(self, fd: int) -> None:
+        """fd: the directory, held by the caller's state and taken over here."""
+        self.fd = fd
+        self._tree = Tree(os.dup(fd))
+        self._umask = os.umask(0)  # modes are given exactly; the stage itself is private
+
+    def place(self, name: bytes) -> At:
+        """Where a staged path lies; valid until the next call."""
+        return At(*self._tree.parent(name))
+
+    def write_file(self, name: bytes, want: Entry, proof: Proof, data: bytes, owner: Owner) -> Optional[Seen]:
+        """Stage a small file; None when the bytes are not what the sender vouched for."""
+        if len(data) != proof.size or digest_bytes(data) != proof.digest:
+            return None
+        at = self.place(name)
+        fd = fsops.create_file(at.fd, at.name, _bits(want))
+        try:
+            fsops.write(fd, data)
+            return finish_file(fd, want, proof.mtime_ns, proof.digest, owner)
+        finally:
+            fsops.close(fd)
+
+    def begin_file(self, name: bytes, want: Entry, size: int) -> Incoming:
+        """Begin to stage a large file."""
+        at = self.place(name)
+        return Incoming(fsops.create_file(at.fd, at.name, _bits(want)), size)
+
+    def write_link(self, name: bytes, want: Entry, owner: Owner) -> Seen:
+        """Stage a symlink."""
+        at = self.place(name)
+        fsops.make_link(at.fd, at.name, want.target)
+        if owner.uid >= 0 or owner.gid >= 0:
+            fsops.set_link_owner(at.fd, at.name, owner.uid, owner.gid)
+        fsops.set_link_mtime(at.fd, at.name, want.mtime_ns)
+        return seen(fsops.lstat(at.fd, at.name))
+
+    def make_dir(self, name: bytes) -> None:
+        """Stage a directory, writable until finish_dir."""
+        at = self.place(name)
+        fsops.make_dir(at.fd, at.name)
+
+    def finish_dir(self, name: bytes, want: Entry, owner: Owner) -> None:
+        """Give a staged directory its owner and mode, once everything is in it."""
+        finish_dir(self._tree.directory(name), want, owner)
+
+    def discard(self, name: bytes) -> None:
+        """Remove one staged file or link."""
+        at = self.place(name)
+        fsops.unlink(at.fd, at.name)
+
+    def sync(self, names: list[bytes]) -> None:
+        """Make staged files durable one by one."""
+        for name in names:
+            at = self.place(name)
+            try:
+                fd = fsops.open_file(at.fd, at.name)
+            except OSError:
+                continue  # a link, or a directory: durable with its name
+            try:
+                fsops.sync_file(fd)
+            finally:
+                fsops.close(fd)
+
+    def forget(self) -> None:
+        """Close held directories, before one of them is moved."""
+        self._tree.forget()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.umask(self._umask)
+        self._tree.close()
+        fsops.close(self.fd)
+
+
+def finish_file(fd: int, want: Entry, mtime_ns: int, digest: bytes, owner: Owner) -> Seen:
+    """Set owner, then mode, then time of a staged file; return what it is now."""
+    if owner.uid >= 0 or owner.gid >= 0:
+        fsops.set_owner(fd, owner.uid, owner.gid)
+        fsops.set_mode(fd, _bits(want))  # changing the owner may have cleared bits
+    fsops.set_mtime(fd, mtime_ns)
+    return seen(fsops.fstat(fd), digest)
+
+
+def finish_dir(fd: int, want: Entry, owner: Owner) -> None:
+    """Set owner and mode of a directory."""
+    if owner.uid >= 0 or owner.gid >= 0:
+        fsops.set_owner(fd, owner.uid, owner.gid)
+    fsops.set_mode(fd, _bits(want) | (stat.S_ISGID if owner.set_gid else 0))
+
+
+def owner_in(parent: os.stat_result, replaced: Optional[os.stat_result] = None) -> Owner:
+    """The owner an object gets where it lands: the replaced one's, else what its directory says.
+
+    Only root can give files away; anybody can follow a set-group-id directory.
+    """
+    set_gid = bool(parent.st_mode & stat.S_ISGID)
+    if os.geteuid() == 0:
+        model = replaced if replaced is not None else parent
+        if model.st_uid == 0 and model.st_gid == os.getegid():
+            return Owner(set_gid=set_gid)
+        return Owner(model.st_uid, model.st_gid, set_gid)
+    gid = parent.st_gid if set_gid and parent.st_gid != os.getegid() else -1
+    return Owner(-1, gid, set_gid)
+
+
+def is_dir(entry: Optional[Entry]) -> bool:
+    """Tell whether an entry is a directory."""
+    return entry is not None and entry.kind == DIR
+
+
+def is_leaf(entry: Optional[Entry]) -> bool:
+    """Tell whether an entry is a file or a link."""
+    return entry is not None and entry.kind in (FILE, LINK)
+
+
+def _bits(want: Entry) -> int:
+    default = 0o755 if want.kind == DIR else 0o644
+    return default if want.mode is None else want.mode

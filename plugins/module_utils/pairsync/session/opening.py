@@ -1,0 +1,132 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The first phase: are these two replicas what they were, and what did they last agree on?
+
+Nothing is written before every guard here has been passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import NamedTuple
+
+from ..model.errors import PairsyncError
+from ..model.spec import PairSpec, ReplicaSpec
+from ..replica.interface import BaseState, Opened, Replica
+
+
+class Bases(NamedTuple):
+    """How each base is settled, and what it then is: ok, first or degraded."""
+
+    verb_a: str
+    verb_b: str
+    commit: str
+    state: str
+
+
+def pair_id(one: str, other: str) -> str:
+    """The pair's id: the hash of both replica ids, in sorted order; "" when one has none yet."""
+    if not one or not other:
+        return ""
+    return hashlib.sha256("\n".join(sorted((one, other))).encode()).hexdigest()[:32]
+
+
+def check_roots(spec: PairSpec, a: Opened, b: Opened) -> None:
+    """Refuse roots that cannot be synced with each other; raise PairsyncError."""
+    if a.missing and b.missing:
+        raise PairsyncError(
+            "root_missing",
+            f"neither {spec.a.display} nor {spec.b.display} exists",
+            "check the paths; one of them must exist",
+        )
+    _check_overlap(spec, a, b)
+    _check_known(spec.a, a, b)
+    _check_known(spec.b, b, a)
+    for replica, opened in ((spec.a, a), (spec.b, b)):
+        if opened.missing and not opened.parent:
+            raise PairsyncError(
+                "root_missing",
+                f"{replica.display} does not exist, and neither does its parent directory",
+                "check the path, or make the parent directory",
+                replica.label,
+            )
+
+
+def _check_overlap(spec: PairSpec, a: Opened, b: Opened) -> None:
+    if not a.identity or not b.identity:
+        return
+    if a.identity == b.identity:
+        raise PairsyncError(
+            "root_overlap",
+            f"{spec.a.display} and {spec.b.display} are the same directory",
+            "name two different directories",
+        )
+    for outer, inner in (((spec.a, a), (spec.b, b)), ((spec.b, b), (spec.a, a))):
+        if outer[1].identity in inner[1].ancestors:
+            raise PairsyncError(
+                "root_overlap",
+                f"{inner[0].display} lies inside {outer[0].display}",
+                "name two directories of which neither contains the other",
+            )
+
+
+def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
+    """A replica that the other side remembers must not have vanished or lost its id."""
+    if opened.replica_id:
+        return
+    for peer in other.peers:
+        same_host = opened.host == peer.get("host") or replica.label == peer.get("label")
+        if not same_host or peer.get("path") != opened.path:
+            continue
+        if opened.missing:
+            raise PairsyncError(
+                "root_missing",
+                f"{replica.display} was synced before, and is not there now",
+                "mount or restore it; to start anew, run `pairsync forget` for this pair and make the directory",
+                replica.label,
+            )
+        raise PairsyncError(
+            "root_identity",
+            f"{replica.display} was synced before, and is another directory now (its .pairsync is gone)",
+            "mount or restore the right one; if this is meant, run `pairsync forget` for this pair:"
+            " the next sync then deletes nothing",
+            replica.label,
+        )
+
+
+def same_file_system(spec: PairSpec, a: Replica, b: Replica) -> bool:
+    """With one id at both ends: True if both hosts see one directory, else PairsyncError."""
+    nonce = secrets.token_hex(16)
+    a.shares(nonce, True)
+    if b.shares(nonce, False):
+        return True
+    a.shares(nonce, False)
+    raise PairsyncError(
+        "replica_cloned",
+        f"{spec.a.display} and {spec.b.display} carry the same id, but are different directories",
+        f"one is a copy of the other, marker included: run `pairsync forget --new-id {spec.b.path}`"
+        f" on {spec.b.label or 'this host'}",
+    )
+
+
+def settle_bases(a: BaseState, b: BaseState) -> Bases:
+    """Decide what to do with pending commits, and whether the bases belong together."""
+    if not (a.sound and b.sound):
+        return Bases("reset", "reset", "", "degraded")
+    verb_a, current_a = _settled(a, b)
+    verb_b, current_b = _settled(b, a)
+    if current_a != current_b:
+        return Bases("reset", "reset", "", "degraded")
+    return Bases(verb_a, verb_b, current_a, "ok" if current_a else "first")
+
+
+def _settled(one: BaseState, other: BaseState) -> tuple[str, str]:
+    if not one.pending:
+        return "keep", one.current
+    if one.pending in (other.pending, other.current):
+        return "promote", one.pending
+    return "drop", one.current
+
+

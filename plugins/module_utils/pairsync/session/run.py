@@ -1,0 +1,470 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The session: connect → scan → reconcile → decide → propagate → record → report.
+
+Works on two replicas through replica.interface alone, wherever they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, TypeVar
+
+from .. import __version__
+from ..model.entry import DIR, FILE, Change
+from ..model.errors import EXIT_FATAL, PairsyncError
+from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, Item, plan_digest
+from ..model.report import Run, counts, exit_code, report_json
+from ..model.spec import PairSpec
+from ..reconcile.actions import Action, actions_of, too_many_deletions
+from ..reconcile.rules import decide
+from ..reconcile.tree import reconcile
+from ..replica.interface import Beginning, Opened, Peer, Replica, Scanned
+from ..replica.journal import STATUS_SCHEMA
+from .events import (
+    Ask,
+    Emit,
+    Finished,
+    Hello,
+    Phase,
+    PlanItem,
+    PlanReady,
+    Progress,
+    Question,
+    Remark,
+    ReplicaReady,
+    Result,
+    ScanDone,
+)
+from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
+from .transfer import Way, hold_unsettled, incomplete_paths, outcomes_of, planned, recording
+
+_PROGRESS_SECONDS = 0.1
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this one session is run. confirm: digest of a plan that a person approved."""
+
+    dry_run: bool = False
+    confirm: str = ""
+    route: str = "direct"
+
+
+def run_session(
+    spec: PairSpec,
+    connect: Callable[[], tuple[Replica, Replica]],
+    options: Options,
+    emit: Emit,
+    ask: Optional[Ask] = None,
+) -> Run:
+    """Run one session and return what happened; errors are in the result, not raised.
+
+    connect makes both replicas. ask answers questions; None in batch.
+    """
+    started = time.time()
+    run = Run(
+        run=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started)) + "-" + secrets.token_hex(4),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        a=spec.a.display,
+        b=spec.b.display,
+        version=__version__,
+        mode=spec.policy.mode,
+        route=options.route,
+        dry_run=options.dry_run,
+    )
+    clock = time.monotonic()
+    emit(Hello(__version__, run.run))
+    session: Optional[_Session] = None
+    replicas: tuple[Replica, ...] = ()
+    try:
+        emit(Phase("connect"))
+        replicas = connect()
+        session = _Session(spec, replicas[0], replicas[1], options, run, emit, ask)
+        session.go()
+    except PairsyncError as error:
+        run.error = error
+    except KeyboardInterrupt:
+        run.error = PairsyncError(
+            "interrupted", "the session was interrupted", "run the same command again; it goes on where it stopped"
+        )
+    run.seconds = time.monotonic() - clock
+    run.wire_bytes = sum(replica.wire_bytes for replica in replicas)
+    report = report_json(run)
+    if session is not None:
+        session.end(report)
+    for replica in replicas:
+        with contextlib.suppress(PairsyncError, OSError):
+            replica.close()
+    emit(Finished(report))
+    return run
+
+
+class _Session:
+    """One session in progress."""
+
+    def __init__(
+        self,
+        spec: PairSpec,
+        a: Replica,
+        b: Replica,
+        options: Options,
+        run: Run,
+        emit: Emit,
+        ask: Optional[Ask],
+    ) -> None:
+        self.spec, self.a, self.b = spec, a, b
+        self.options, self.run, self.emit, self.ask = options, run, emit, ask
+        self.commit = ""
+        self.begun = False
+        self.stopped = False
+        self._moved = [0, 0, 0, 0]  # files, bytes, of files, of bytes
+        self._shown = 0.0
+
+    def go(self) -> None:
+        opened = self._open()
+        if opened is None:
+            return
+        bases = self._begin(*opened)
+        self.emit(Phase("scan"))
+        scans = self._both(
+            lambda: self.a.scan(bases.verb_a), lambda: self.b.scan(bases.verb_b)
+        )
+        for side, found in zip("ab", scans):
+            self.emit(ScanDone(side, found.entries, len(found.changes), found.seconds))
+        items = self._plan(bases, scans, opened)
+        if self.options.dry_run:
+            self.run.outcomes = planned(items)
+            return
+        self._decide(items)
+        self._propagate(items, scans, bases)
+
+    # -- opening --------------------------------------------------------------------------------
+
+    def _open(self) -> Optional[tuple[Opened, Opened]]:
+        spec = self.spec
+        self._asked_ns = time.time_ns()
+        opened = self._both(lambda: self.a.open(spec.a.path), lambda: self.b.open(spec.b.path))
+        self._answered_ns = time.time_ns()
+        check_roots(spec, *opened)
+        created = tuple(one.missing for one in opened)
+        for place, new in zip((spec.a, spec.b), created):
+            if new:
+                verb = "would be created" if self.options.dry_run else "did not exist and was created"
+                self._note(f"{place.display} {verb}")
+        if not self.options.dry_run:
+            opened = self._both(
+                lambda: opened[0] if opened[0].replica_id else self.a.create(),
+                lambda: opened[1] if opened[1].replica_id else self.b.create(),
+            )
+        for side, place, one, new in zip("ab", (spec.a, spec.b), opened, created):
+            self.emit(
+                ReplicaReady(side, place.label or "local", one.host, one.path, one.version, one.build, new)
+            )
+        if opened[0].replica_id and opened[0].replica_id == opened[1].replica_id:
+            same_file_system(spec, self.a, self.b)
+            self.run.collapsed = True
+            self._note("both hosts see the same file system: there is nothing to sync")
+            return None
+        return opened
+
+    def _begin(self, a: Opened, b: Opened) -> Bases:
+        spec, run = self.spec, self.run
+        run.pair_id = pair_id(a.replica_id, b.replica_id)
+
+        def beginning(side: str, mine: str, peer: Opened, label: str) -> Beginning:
+            remembered = Peer(peer.replica_id, label, peer.host, peer.path)
+            return Beginning(
+                run.pair_id, side, mine, remembered, spec.policy, run.run, self.options.dry_run
+            )
+
+        states = self._both(
+            lambda: self.a.begin(beginning("a", spec.a.display, b, spec.b.label)),
+            lambda: self.b.begin(beginning("b", spec.b.display, a, spec.a.label)),
+        )
+        self.begun = True
+        bases = settle_bases(*states)
+        self.rows = (states[0].rows, states[1].rows) if bases.state == "ok" else (0, 0)
+        self.commit = bases.commit
+        run.base = bases.state
+        if bases.state == "degraded":
+            self._warn(
+                "what the replicas last agreed on is lost or does not match:"
+                " this run is like a first sync and deletes nothing"
+            )
+        return bases
+
+    # -- plan -----------------------------------------------------------------------------------
+
+    def _plan(
+        self, bases: Bases, scans: tuple[Scanned, Scanned], opened: tuple[Opened, Opened]
+    ) -> list[Item]:
+        self.emit(Phase("reconcile"))
+        changes = tuple({change.path: change for change in found.changes} for found in scans)
+        hidden = self._details(changes[0], changes[1])
+        found, notes = reconcile(changes[0], changes[1], hidden)
+        for note in notes:
+            self._note(note)
+        first = bases.state != "ok"
+        offset, uncertainty = self._clock_offset(opened)
+
+        def decided(*, confirmed: bool) -> list[Item]:
+            return decide(
+                found,
+                self.spec.policy,
+                first=first,
+                interactive=self.ask is not None,
+                confirmed=confirmed,
+                clock_offset_ns=offset,
+                clock_uncertainty_ns=uncertainty,
+            )
+
+        items = decided(confirmed=False)
+        digest = plan_digest(
+            self.run.pair_id, (bases.commit, bases.commit), self.spec.policy.digest(), items
+        )
+        self.run.plan_digest = digest
+        confirmed = self._confirmed(digest)
+        if confirmed:
+            items = decided(confirmed=True)
+        elif not first:
+            self._check_emptied(scans, digest)
+        if not confirmed:
+            self._check_brake(items, digest)
+        self._show(items)
+        return items
+
+    def _confirmed(self, digest: str) -> bool:
+        confirm = self.options.confirm
+        if not confirm:
+            return False
+        if confirm != digest:
+            raise PairsyncError(
+                "mass_change",
+                "the plan is not the one that was confirmed: something changed since",
+                f"look at it again; this plan is confirmed with `--confirm {digest}`",
+            )
+        return True
+
+    def _details(
+        self, a: dict[bytes, Change], b: dict[bytes, Change]
+    ) -> frozenset[tuple[str, bytes]]:
+        """Ask both replicas once, for digests that a decision needs and for ignored content."""
+        files = [path for path, change in a.items() if path in b and _undecided(change, b[path])]
+        gone_a = [path for path, change in a.items() if _dir_gone(change)]
+        gone_b = [path for path, change in b.items() if _dir_gone(change)]
+        if not files and not gone_a and not gone_b:
+            return frozenset()
+        answers = self._both(
+            lambda: self.a.details(files, gone_b), lambda: self.b.details(files, gone_a)
+        )
+        for changes, (entries, _) in zip((a, b), answers):
+            for path, entry in entries:
+                changes[path] = changes[path]._replace(after=entry)
+        return frozenset(
+            (side, path) for side, (_, paths) in zip("ab", answers) for path in paths
+        )
+
+    def _clock_offset(self, opened: tuple[Opened, Opened]) -> tuple[int, int]:
+        """b's clock minus a's, and how far off that may be; in nanoseconds."""
+        uncertainty = self._answered_ns - self._asked_ns
+        return opened[1].clock_ns - opened[0].clock_ns, uncertainty
+
+    def _check_emptied(self, scans: tuple[Scanned, Scanned], digest: str) -> None:
+        for place, found, other, rows in zip(
+            (self.spec.a, self.spec.b), scans, reversed(scans), self.rows
+        ):
+            if rows > 1 and found.entries == 0 and other.entries > 0 and not self.spec.policy.paths:
+                raise PairsyncError(
+                    "root_emptied",
+                    f"{place.display} held {rows} entries at the last sync, and holds none now",
+                    "mount or restore it; if it was emptied on purpose, confirm with"
+                    f" `--confirm {digest}`",
+                    place.label,
+                )
+
+    def _check_brake(self, items: list[Item], digest: str) -> None:
+        on_a, on_b = actions_of(items)
+        for place, actions, rows in zip((self.spec.a, self.spec.b), (on_a, on_b), self.rows):
+            number = too_many_deletions(actions, rows, self.spec.policy.max_delete)
+            if number:
+                raise PairsyncError(
+                    "mass_change",
+                    f"{number} of {rows} entries would be deleted on {place.display},"
+                    f" more than {self.spec.policy.max_delete} %",
+                    f"look at the plan; if it is meant, confirm it with `--confirm {digest}`",
+                    place.label,
+                )
+
+    def _show(self, items: list[Item]) -> None:
+        outcomes = planned(items)
+        for outcome in outcomes:
+            if outcome.item.decision != EQUAL:
+                self.emit(PlanItem(outcome))
+        labels = {"a": self.spec.a.label or "local", "b": self.spec.b.label or "local"}
+        if labels["a"] == labels["b"]:
+            labels = {"a": self.spec.a.path, "b": self.spec.b.path}
+        shown = sum(1 for outcome in outcomes if outcome.item.decision != EQUAL)
+        table = counts(outcomes)
+        self.emit(PlanReady(self.run.plan_digest, shown, table, labels, _summary(items, labels)))
+
+    # -- decide and propagate -------------------------------------------------------------------
+
+    def _decide(self, items: list[Item]) -> None:
+        if self.ask is None or not any(item.decision in (A_TO_B, B_TO_A) for item in items):
+            return
+        self.emit(Phase("decide"))
+        question = Question(1, "Proceed with propagating updates?", ("y", "n", "q"))
+        self.emit(question)
+        if self.ask(question) != "y":
+            raise PairsyncError("interrupted", "nothing was propagated, as you said", "")
+
+    def _propagate(self, items: list[Item], scans: tuple[Scanned, Scanned], bases: Bases) -> None:
+        on_a, on_b = actions_of(items)
+        ways = (
+            Way(self.a, self.b, A_TO_B, on_b, incomplete_paths(items, A_TO_B)),
+            Way(self.b, self.a, B_TO_A, on_a, incomplete_paths(items, B_TO_A)),
+        )
+        if on_a or on_b:
+            self.emit(Phase("transfer"))
+            self._moved[2:] = [_files(on_a + on_b), _bytes(on_a + on_b)]
+            for way in ways:
+                hold_unsettled(items, way)
+            try:
+                self._both(
+                    lambda: ways[0].run(self._count, lambda: self.stopped),
+                    lambda: ways[1].run(self._count, lambda: self.stopped),
+                )
+            finally:
+                self.run.contents_bytes = self._moved[1]
+        self.run.outcomes = outcomes_of(items, ways)
+        for outcome in self.run.outcomes:
+            if outcome.item.decision != EQUAL:
+                self.emit(Result(outcome))
+        self._record(items, ways, scans, bases)
+
+    def _record(
+        self, items: list[Item], ways: tuple[Way, Way], scans: tuple[Scanned, Scanned], bases: Bases
+    ) -> None:
+        commit = secrets.token_hex(16)
+        for_a, for_b = recording(items, ways, commit)
+        kept = set(for_a.keep)
+        news = (
+            not bases.commit
+            or for_a.rows
+            or any(found.dropped for found in scans)
+            or any(change.path not in kept for found in scans for change in found.changes)
+            or any(done.result == "done" for way in ways for done in way.done.values())
+        )
+        if not news:
+            return
+        self.emit(Phase("record"))
+        sums = self._both(lambda: self.a.record(for_a), lambda: self.b.record(for_b))
+        if sums[0] != sums[1]:
+            raise PairsyncError(
+                "internal",
+                "the two replicas would remember different things, so nothing was recorded",
+                "run the same command again; if it happens again, please report it",
+            )
+        self._both(lambda: self.a.promote(commit), lambda: self.b.promote(commit))
+        self.commit = commit
+
+    def _count(self, files: int, size: int) -> None:
+        self._moved[0] += files
+        self._moved[1] += size
+        now = time.monotonic()
+        if now - self._shown >= _PROGRESS_SECONDS:
+            self._shown = now
+            self.emit(Progress(self._moved[0], self._moved[2], self._moved[1], self._moved[3]))
+
+    # -- end ------------------------------------------------------------------------------------
+
+    def end(self, report: dict[str, Any]) -> None:
+        """Leave the status on both replicas, whatever happened."""
+        if not self.begun or self.options.dry_run:
+            return
+        conflicts = sum(1 for one in self.run.outcomes if one.item.decision == CONFLICT)
+        complete = exit_code(self.run) < EXIT_FATAL
+        status = {
+            "schema": STATUS_SCHEMA,
+            "pair": report["pair"],
+            "run": self.run.run,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "finished_unix": int(time.time()),
+            "scanned_unix": int(time.time()) if complete else None,
+            "exit": report["exit"],
+            "generation": self.commit,
+            "conflicts": conflicts,
+            "counts": report["counts"],
+            "error": report["error"],
+        }
+        with contextlib.suppress(PairsyncError, OSError):
+            self.a.end({**status, "side": "a"}, report)
+        with contextlib.suppress(PairsyncError, OSError):
+            self.b.end({**status, "side": "b"}, None)
+
+    # -- small things ---------------------------------------------------------------------------
+
+    def _both(self, on_a: Callable[[], T], on_b: Callable[[], U]) -> tuple[T, U]:
+        """Do two things at once; when one fails, the other is told to stop."""
+        with ThreadPoolExecutor(2) as pool:
+            futures = (pool.submit(on_a), pool.submit(on_b))
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self.stopped = True
+                raise
+            return futures[0].result(), futures[1].result()
+
+    def _note(self, text: str) -> None:
+        self.run.notes.append(text)
+        self.emit(Remark(text, warning=False))
+
+    def _warn(self, text: str) -> None:
+        self.run.warnings.append(text)
+        self.emit(Remark(text))
+
+
+def _undecided(one: Change, other: Change) -> bool:
+    """Two files of one size on both sides, of which at least one was never hashed."""
+    a, b = one.after, other.after
+    if a is None or b is None or a.kind != FILE or b.kind != FILE or a.size != b.size:
+        return False
+    return a.digest is None or b.digest is None
+
+
+def _dir_gone(change: Change) -> bool:
+    if change.before is None or change.before.kind != DIR:
+        return False
+    return change.after is None or change.after.kind != DIR
+
+
+def _files(actions: list[Action]) -> int:
+    return sum(1 for one in actions if one.want is not None and one.want.kind == FILE and not one.props_only)
+
+
+def _bytes(actions: list[Action]) -> int:
+    return sum(one.want.size for one in actions if one.want is not None and not one.props_only)
+
+
+def _summary(items: list[Item], labels: dict[str, str]) -> tuple[str, ...]:
+    """What the plan comes to, in Unison's words."""
+    to_b = sum(1 for item in items if item.decision == A_TO_B)
+    to_a = sum(1 for item in items if item.decision == B_TO_A)
+    left = sum(1 for item in items if item.decision not in (A_TO_B, B_TO_A, EQUAL) and not item.note)
+    return (
+        f"{to_a + to_b} items will be synced, {left} skipped",
+        f"{to_b} to be synced from {labels['a']} to {labels['b']}",
+        f"{to_a} to be synced from {labels['b']} to {labels['a']}",
+    )
+
+

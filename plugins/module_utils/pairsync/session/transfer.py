@@ -1,0 +1,163 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transfer: contents stream from one replica to the other, in both directions at once.
+
+No request waits for a round trip: the list of what is wanted goes to the sender, the list of
+what is to be done to the receiver, and contents follow without further questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Optional
+
+from ..model.entry import FILE, Entry, is_below, parent_of
+from ..model.plan import A_TO_B, B_TO_A, BOTH, CONFLICT, DONE, EQUAL, ERROR, HELD, PLANNED, SKIP, SKIPPED, Item
+from ..model.report import Outcome, display
+from ..reconcile.actions import Action, agreed
+from ..replica.contents import Begin, Done, Piece, Whole
+from ..replica.interface import Recording, Replica
+
+Count = Callable[[int, int], None]
+
+
+@dataclass
+class Way:
+    """One direction: who sends, who receives, what is done there, and what came of it."""
+
+    source: Replica
+    target: Replica
+    direction: str
+    actions: list[Action]
+    incomplete: list[bytes] = field(default_factory=list)
+    held: dict[int, Done] = field(default_factory=dict)
+    done: dict[int, Done] = field(default_factory=dict)
+
+    def run(self, count: Count, stopped: Callable[[], bool]) -> None:
+        """Bring the actions about. count is told of (files, bytes) as they pass."""
+        actions = [action for action in self.actions if action.number not in self.held]
+        self.done.update(self.held)
+        if not actions:
+            return
+        self.target.receive(actions, self.incomplete)
+        wanted = [
+            (action.number, action.path)
+            for action in actions
+            if action.want is not None and action.want.kind == FILE and not action.props_only
+        ]
+        if wanted:
+            for record in self.source.send(wanted):
+                if stopped():
+                    raise KeyboardInterrupt
+                self.target.feed(record)
+                if isinstance(record, (Whole, Piece)):
+                    count(0 if isinstance(record, Piece) else 1, len(record.data))
+                elif isinstance(record, Begin):
+                    count(1, 0)
+        self.done.update((one.number, one) for one in self.target.finish())
+
+
+def hold_unsettled(items: list[Item], way: Way) -> None:
+    """Hold pointers that moved during the scan, and with them all deletions around them."""
+    for index, item in enumerate(items):
+        if not item.unsettled or item.decision != way.direction:
+            continue
+        directory = parent_of(item.path)
+        reason = f"held with {display(item.path)}, which changed during the scan"
+        for action in way.actions:
+            if action.item == index or (action.want is None and is_below(action.path, directory)):
+                way.held[action.number] = Done(action.number, HELD, reason)
+
+
+def incomplete_paths(items: list[Item], direction: str) -> list[bytes]:
+    """Paths that one side has, the other lacks, and this session does not bring over."""
+    found = []
+    for item in items:
+        if item.decision not in (ERROR, CONFLICT, SKIP):
+            continue
+        for part in item.parts:
+            source, target = (part.a, part.b) if direction == A_TO_B else (part.b, part.a)
+            if source is not None and target is None:
+                found.append(part.path)
+    return found
+
+
+def outcomes_of(items: list[Item], ways: tuple[Way, Way]) -> list[Outcome]:
+    """What became of every item of the plan."""
+    by_item: dict[int, list[Done]] = {}
+    for way in ways:
+        for action in way.actions:
+            by_item.setdefault(action.item, []).append(way.done[action.number])
+    return [_outcome(item, by_item.get(index, [])) for index, item in enumerate(items)]
+
+
+def _outcome(item: Item, results: list[Done]) -> Outcome:
+    if item.decision == ERROR:
+        return Outcome(item, "failed")
+    if item.decision == EQUAL:
+        return Outcome(item, DONE)
+    if item.decision not in (A_TO_B, B_TO_A):
+        return Outcome(item, SKIPPED)
+    size = sum(done.size for done in results)
+    for done in results:
+        if done.result != DONE:
+            return Outcome(item, done.result, done.reason, size)
+    grew = any(done.proof is not None and done.proof.grew for done in results)
+    reason = "grew while it was read; the rest follows next time" if grew else ""
+    return Outcome(item, DONE, reason, size)
+
+
+def planned(items: list[Item]) -> list[Outcome]:
+    """What a dry run says of every item."""
+    return [Outcome(item, "failed" if item.decision == ERROR else PLANNED) for item in items]
+
+
+def recording(items: list[Item], ways: tuple[Way, Way], commit: str) -> tuple[Recording, Recording]:
+    """What a and b have to record so that both bases become the same."""
+    rows: dict[bytes, Optional[Entry]] = {}
+    keep: set[bytes] = set()
+    leave: tuple[list[int], list[int]] = ([], [])  # received by b, received by a
+    actions: dict[tuple[int, bytes], tuple[Action, Way]] = {
+        (action.item, action.path): (action, way) for way in ways for action in way.actions
+    }
+    for index, item in enumerate(items):
+        for part in item.parts:
+            if item.decision == EQUAL and item.column == BOTH:
+                continue
+            if item.decision not in (A_TO_B, B_TO_A, EQUAL):
+                keep.add(part.path)
+                continue
+            action, way = actions.get((index, part.path), (None, None))
+            if action is None or way is None:
+                if item.decision == EQUAL:
+                    keep.add(part.path)
+                    _set(rows, part.path, agreed(rows.get(part.path, part.base), part, item))
+                continue
+            done = way.done[action.number]
+            if done.result != DONE:
+                keep.add(part.path)
+            elif done.proof is not None and done.proof.grew and action.by_reference:
+                # Not what the sender scanned, so it cannot record its own change.
+                keep.add(part.path)
+                rows[part.path] = _arrived(action.want, done)
+                leave[0 if way.direction == A_TO_B else 1].append(action.number)
+            elif not action.by_reference:
+                keep.add(part.path)
+                _set(rows, part.path, _arrived(agreed(rows.get(part.path, part.base), part, item), done))
+                leave[0 if way.direction == A_TO_B else 1].append(action.number)
+    explicit = list(rows.items())
+    kept = sorted(keep)
+    return Recording(commit, explicit, kept, leave[1]), Recording(commit, explicit, kept, leave[0])
+
+
+def _set(rows: dict[bytes, Optional[Entry]], path: bytes, row: Optional[Entry]) -> None:
+    if row is not None or path in rows:
+        rows[path] = row
+
+
+def _arrived(row: Optional[Entry], done: Done) -> Optional[Entry]:
+    """A row with the size and digest of what was really received."""
+    if row is None or row.kind != FILE or done.proof is None:
+        return row
+    return row._replace(size=done.proof.size, digest=done.proof.digest)
