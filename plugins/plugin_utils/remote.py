@@ -12,7 +12,8 @@ import codecs
 import os
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,6 +63,28 @@ class _Tail:
         return lines[-1] if lines else ""
 
 
+class NotThere:
+    """Stands for a program that does not exist, as a shell would report it."""
+
+    def send(self, line: str) -> None:
+        """Nobody reads it."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield nothing."""
+        return iter(())
+
+    def finish(self) -> int:
+        """Return the exit code with which shells say so."""
+        return 127
+
+    def last_words(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
 class LocalProcess:
     """A program on this machine. It shares our terminal's process group: Ctrl-C reaches it too."""
 
@@ -69,28 +92,32 @@ class LocalProcess:
         self._process = subprocess.Popen(
             list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        stderr = self._process.stderr.fileno()
-        self._tail = _Tail(lambda size: os.read(stderr, size))
+        self._tail = _Tail(partial(os.read, self._pipe(self._process.stderr).fileno()))
+
+    @staticmethod
+    def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+        if stream is None:
+            raise ValueError("not a pipe")
+        return stream
 
     def send(self, line: str) -> None:
         """Write one line to its standard input."""
+        stdin = self._pipe(self._process.stdin)
         try:
-            self._stdin.write(line.encode() + b"\n")
-            self._stdin.flush()
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
         except BrokenPipeError:
             pass  # it has ended; its last words say why
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of its standard output."""
-        for line in self._stdout:
+        for line in self._pipe(self._process.stdout):
             yield line.decode("utf-8", "replace").rstrip("\n")
 
     def finish(self) -> int:
         """Wait for its end and return its exit code."""
         try:
-            self._stdin.close()
+            self._pipe(self._process.stdin).close()
         except BrokenPipeError:
             pass
         return self._process.wait()
