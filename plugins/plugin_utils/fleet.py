@@ -9,6 +9,8 @@ same fleet. Loading takes about a quarter of a second, nearly all of it Ansible'
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,16 +75,16 @@ def load_fleet(sources: Sequence[str | Path]) -> Fleet:
                 "name an existing one with --inventory, or write one with `invoke pairs --add`",
             )
     from ansible.errors import AnsibleError
-    from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
     from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
 
+    _find_collections()
     loader = DataLoader()
     # The plugin need not make Ansible complain: pair_error is read below.
     loader.reads_pair_error = True
     _unlock(loader)
-    manager = InventoryManager(loader=loader, sources=list(paths), parse=False)
+    manager = _manager(loader, paths)
     try:
         manager.parse_sources()
     except AnsibleError as error:
@@ -100,6 +102,40 @@ def load_fleet(sources: Sequence[str | Path]) -> Fleet:
         pairs=tuple(pair_from_variables(host.vars) for host in pairs),
         manager=manager,
     )
+
+
+def _manager(loader: Any, paths: Sequence[str]) -> Any:
+    """Return an InventoryManager that asks our plugin first, with nothing read yet."""
+    from ansible.inventory.manager import InventoryManager
+
+    from ..inventory.pairs import InventoryModule
+
+    # Asked first, it also says what is wrong with a pairs.yml that is not even YAML.
+    plugin = InventoryModule()
+    plugin._load_name = plugin._original_path = plugin.NAME  # noqa: SLF001 - set by Ansible's loader
+
+    class Manager(InventoryManager):  # type: ignore[misc]  # Ansible is untyped
+        def _fetch_inventory_plugins(self) -> list[Any]:
+            return [plugin, *super()._fetch_inventory_plugins()]
+
+    return Manager(loader=loader, sources=list(paths), parse=False)
+
+
+def _find_collections() -> None:
+    """Let Ansible find plugins in collections, as its own commands do when they start."""
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is not None:
+        return
+    init_plugin_loader()
+    # From here on Ansible imports collections, and refuses one whose package it has not loaded
+    # itself. Ours was: its packages are loaded once more; the modules in them stay as they are.
+    package = __name__.rpartition(".plugins.")[0]
+    parts = package.split(".")
+    for count in range(1, len(parts) + 1):
+        sys.modules.pop(".".join(parts[:count]), None)
+    importlib.import_module(package)
 
 
 def _unlock(loader: Any) -> None:

@@ -94,19 +94,25 @@ def settings_of(way: Reach) -> Settings:
 def connect(way: Reach) -> Any:
     """Return an open fabric.Connection to a host; the caller closes it.
 
-    Raises PairsyncError: `unreachable`, `host_key`, `auth`, each naming the host.
+    Raises PairsyncError: `unreachable`, `host_key`, `auth`, each naming the host (or jump host).
     """
+    chosen = settings_of(way)
+    return _open(way, chosen, _gateway(way, chosen))
+
+
+def _open(way: Reach, chosen: Settings, gateway: Any) -> Any:
+    """Connect through a gateway: an open connection, a command, or None for straight."""
     import paramiko  # type: ignore[import-untyped]
 
-    connection = _connection(way, settings_of(way))
+    connection = _connection(way, chosen, gateway)
     try:
         connection.open()
     except paramiko.BadHostKeyException as error:
         raise PairsyncError(
             "host_key",
-            f"{way.host} shows another host key than the one known for {error.hostname}",
+            f"{way.host} shows another host key than the one known as {chosen.known_name}",
             "find out why; if the host was reinstalled, remove the old key with"
-            f" `ssh-keygen -R {error.hostname}` and connect with ssh once",
+            f" `ssh-keygen -R '{chosen.known_name}'` and connect with ssh once",
             way.host,
         ) from error
     except paramiko.AuthenticationException as error:
@@ -127,7 +133,7 @@ def connect(way: Reach) -> Any:
     return connection
 
 
-def _connection(way: Reach, chosen: Settings) -> Any:
+def _connection(way: Reach, chosen: Settings, gateway: Any) -> Any:
     """Return a fabric.Connection that is not open yet."""
     import fabric
     import paramiko
@@ -138,7 +144,7 @@ def _connection(way: Reach, chosen: Settings) -> Any:
         port=chosen.port,
         # Settled by ssh already: no ssh configuration and no fabric.yaml may have a second opinion.
         config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
-        gateway=_gateway(way, chosen),
+        gateway=gateway,
         connect_timeout=chosen.timeout,
         connect_kwargs={
             "allow_agent": chosen.agent,
@@ -146,19 +152,19 @@ def _connection(way: Reach, chosen: Settings) -> Any:
             "key_filename": list(chosen.identities),
         },
     )
-    known = connection.client.get_host_keys()
+    known = paramiko.HostKeys()
     for file in chosen.known_hosts:
         known.load(file)
+    # Paramiko looks keys up by the address alone: it gets what is known by the right name, no more.
     address = chosen.hostname if chosen.port == 22 else f"[{chosen.hostname}]:{chosen.port}"
-    if chosen.known_name != address:
-        for kind, key in (known.lookup(chosen.known_name) or {}).items():
-            known.add(address, kind, key)
+    for kind, key in (known.lookup(chosen.known_name) or {}).items():
+        connection.client.get_host_keys().add(address, kind, key)
     connection.client.set_missing_host_key_policy(_refusal(way.host, chosen.known_name))
     return connection
 
 
 def _gateway(way: Reach, chosen: Settings) -> Any:
-    """Return the connection or command through which a host is reached, None for straight."""
+    """Return the open connection or command through which to reach a host, None for straight."""
     from .reach import Reach
 
     if chosen.proxy_command:
@@ -176,11 +182,10 @@ def _gateway(way: Reach, chosen: Settings) -> Any:
             executable=way.executable,
         )
         own = settings_of(jump)
-        if gateway is None and own.hostname != chosen.hostname:
-            gateway = _gateway(jump, own) if hop not in own.jumps else None
-        following = _connection(jump, own)
-        following.gateway = gateway
-        gateway = following
+        # The first hop may have jump hosts of its own; one that names itself is a wildcard's work.
+        if gateway is None and hop not in own.jumps:
+            gateway = _gateway(jump, own)
+        gateway = _open(jump, own, gateway)
     return gateway
 
 

@@ -67,7 +67,8 @@ def add_pair(
     source = read_pairs_file(file) if file.exists() else None
     hosts_file = _hosts_file(file.parent)
     listed = _hosts(hosts_file)
-    replicas = {one.label: _replica(one, new=one.label not in {*known, *listed}) for one in ends}
+    new = {one.label for one in ends} - {*known, *listed}
+    replicas = {one.label: _replica(one, listed.get(one.label, {}), new=new) for one in ends}
     trees = {one.name: one for one in source.trees} if source else {}
     name = tree or _free_name(ends[0].path, trees, replicas)
     pair = f"{ends[0].label}+{ends[1].label}@{name}"
@@ -83,11 +84,7 @@ def add_pair(
     text = file.read_text(encoding="utf-8") if source else f"{_HEADER}plugin: {PLUGIN}\n"
     text = _insert(file, text, ("trees", name), {"replicas": replicas})
     parse_pairs_file(text, file)
-    missing = {
-        one.label: _host_variables(one)
-        for one in ends
-        if one.label not in known and one.label not in listed
-    }
+    missing = {one.label: _host_variables(one) for one in ends if one.label in new}
     hosts_text = hosts_file.read_text(encoding="utf-8") if hosts_file.exists() else _HOSTS_HEADER
     for label, variables in missing.items():
         hosts_text = _insert(hosts_file, hosts_text, ("all", "hosts", label), variables or None)
@@ -125,9 +122,17 @@ def _end(location: str) -> ReplicaSpec:
     return parse_location(f"{CONTROLLER}:{path}")
 
 
-def _replica(end: ReplicaSpec, *, new: bool) -> Any:
-    """Return what pairs.yml says of a location: a new host's account and port go to hosts.yml."""
-    extra = {} if new else {key: one for key in ("user", "port") if (one := getattr(end, key))}
+def _replica(end: ReplicaSpec, variables: Mapping[str, Any], *, new: Collection[str]) -> Any:
+    """Return what pairs.yml says of a location: what hosts.yml says or will say is left out."""
+    extra = (
+        {}
+        if end.label in new
+        else {
+            key: one
+            for key in ("user", "port")
+            if (one := getattr(end, key)) and variables.get(f"ansible_{key}") != one
+        }
+    )
     return {"path": end.path, **extra} if extra else end.path
 
 
@@ -163,10 +168,10 @@ def _hosts_file(directory: Path) -> Path:
     return directory / "hosts.yml"
 
 
-def _hosts(file: Path) -> set[str]:
-    """Return the hosts that a YAML inventory names, in whichever group."""
+def _hosts(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the hosts of a YAML inventory, in whichever group, with their own variables."""
     if not file.exists():
-        return set()
+        return {}
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -175,12 +180,13 @@ def _hosts(file: Path) -> set[str]:
     except (YAMLError, UnicodeDecodeError) as error:
         reason = str(getattr(error, "problem", None) or error)
         raise PairsFileError(file, 0, f"this is not YAML: {reason}", "correct it first") from error
-    found: set[str] = set()
+    found: dict[str, dict[str, Any]] = {}
     todo = list(data.values()) if isinstance(data, dict) else []
     while todo:
         group = todo.pop()
         if isinstance(group, dict):
-            found.update(str(host) for host in group.get("hosts") or ())
+            for host, variables in (group.get("hosts") or {}).items():
+                found.setdefault(str(host), {}).update(plain(variables) or {})
             todo.extend((group.get("children") or {}).values())
     return found
 
