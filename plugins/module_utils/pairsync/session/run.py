@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -45,6 +45,7 @@ from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
 from .transfer import Way, hold_unsettled, incomplete_paths, outcomes_of, planned, recording
 
 _PROGRESS_SECONDS = 0.1
+_PATIENCE_SECONDS = 5.0  # for the other side to stop, when one has failed
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -415,15 +416,19 @@ class _Session:
 
     def _both(self, on_a: Callable[[], T], on_b: Callable[[], U]) -> tuple[T, U]:
         """Do two things at once; when one fails, the other is told to stop."""
-        with ThreadPoolExecutor(2) as pool:
-            futures = (pool.submit(on_a), pool.submit(on_b))
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                self.stopped = True
-                raise
+        pool = ThreadPoolExecutor(2)
+        futures = (pool.submit(on_a), pool.submit(on_b))
+        try:
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
             return futures[0].result(), futures[1].result()
+        except BaseException:
+            self.stopped = True
+            wait(futures, _PATIENCE_SECONDS)
+            raise
+        finally:
+            pool.shutdown(wait=False)
 
     def _note(self, text: str) -> None:
         self.run.notes.append(text)

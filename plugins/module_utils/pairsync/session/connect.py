@@ -1,0 +1,260 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a replica's specification to a replica: in this process, or an agent behind ssh.
+
+The transport is the system's OpenSSH, so that ssh_config, jump hosts, agents and certificates
+work as users expect. The remote command depends on neither PATH nor the kind of login shell.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import threading
+from typing import NamedTuple, Optional
+
+from ..model.errors import PairsyncError, UsageError
+from ..model.spec import ReplicaSpec
+from ..replica.interface import Replica
+from ..replica.local import LocalReplica
+from ..wire.frames import FrameReader, FrameWriter
+from ..wire.handshake import await_agent, first_line, greet
+from ..wire.remote import RemoteReplica
+
+SYSTEM_BINARY = "/usr/bin/pairsync"
+USER_BINARY = "~/.local/bin/pairsync"
+NO_PYTHON = "pairsync: no Python 3.9 or newer"  # what the launcher says; see plugin_utils/binary.py
+
+_NOT_FOUND = 127
+_SSH_FAILED = 255
+# AES-GCM first: two to three times as fast as OpenSSH's first choice on processors with AES.
+_CIPHERS = (
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
+    "aes256-ctr,aes192-ctr,aes128-ctr"
+)
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
+_MOST_STDERR = 16 << 10
+
+
+class Local(NamedTuple):
+    """What this process knows of itself, for replicas and handshakes."""
+
+    build: str = "source"
+    state_home: str = ""
+
+
+def connect(spec: ReplicaSpec, local: Local, *, batch: bool) -> Replica:
+    """Make a replica; raise PairsyncError when its host cannot be used.
+
+    batch: nobody is there to answer a question of ssh, so it must not ask any.
+    """
+    if spec.local:
+        return LocalReplica(local.build, local.state_home)
+    last: Optional[PairsyncError] = None
+    for command in remote_commands(spec.binary):
+        try:
+            return _connect(spec, [command, "agent"], local, batch=batch)
+        except PairsyncError as error:
+            if error.code != "binary_missing":
+                raise
+            last = error
+    assert last is not None
+    raise last
+
+
+def remote_commands(binary: str = "") -> list[str]:
+    """Where to look for the binary on a host, in order; one command word each."""
+    if binary:
+        if _PLAIN_WORD.fullmatch(binary) is None:
+            raise UsageError(f"binary: {binary!r} holds characters that a remote shell would interpret")
+        return [binary]
+    return [SYSTEM_BINARY, USER_BINARY]
+
+
+def ssh_argv(spec: ReplicaSpec, *, batch: bool) -> list[str]:
+    """The ssh command line that reaches a replica's host, without the remote command."""
+    # The user's own arguments come first: OpenSSH takes the first value of an option.
+    argv = ["ssh", *spec.ssh_args, "-T", "-e", "none"]
+    options = {
+        "BatchMode": "yes" if batch else "no",
+        "StrictHostKeyChecking": "yes",
+        "ConnectTimeout": "15",
+        "ServerAliveInterval": "10",
+        "ServerAliveCountMax": "3",
+        "ForwardAgent": "no",
+        "ClearAllForwardings": "yes",
+        "Ciphers": _CIPHERS,
+    }
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    if spec.user:
+        argv += ["-l", spec.user]
+    if spec.port:
+        argv += ["-p", str(spec.port)]
+    if spec.identity:
+        argv += ["-i", spec.identity]
+    if spec.jump:
+        argv += ["-J", spec.jump]
+    return [*argv, "--", spec.address or spec.label]
+
+
+class _Stderr:
+    """Keeps the end of what a process says on its standard error."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._data = bytearray()
+        self._process = process
+        self._thread = threading.Thread(target=self._run, name="ssh says", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        while True:
+            data = stream.read1(4096) if hasattr(stream, "read1") else stream.read(4096)
+            if not data:
+                return
+            self._data += data
+            del self._data[:-_MOST_STDERR]
+
+    def text(self) -> str:
+        """All of it, once the process has ended; made printable."""
+        self._thread.join(2)
+        text = bytes(self._data).decode("utf-8", "replace")
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines())
+
+
+def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool) -> RemoteReplica:
+    argv = [*ssh_argv(spec, batch=batch), *command]
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            # Without a person, an interrupt is for the session alone: it ends ssh in order.
+            start_new_session=batch,
+        )
+    except FileNotFoundError as error:
+        raise PairsyncError(
+            "unreachable",
+            "there is no ssh on this machine",
+            "install OpenSSH's client (Debian: `apt-get install openssh-client`,"
+            " RHEL: `dnf install openssh-clients`)",
+        ) from error
+    assert process.stdin is not None and process.stdout is not None
+    said = _Stderr(process)
+    read_fd = process.stdout.fileno()
+    reader = FrameReader(read_fd, spec.label)
+    writer = FrameWriter(process.stdin.fileno())
+
+    def hang_up() -> str:
+        # Its output is left to end by itself: a thread may still be reading it.
+        if process.stdin is not None:
+            process.stdin.close()
+        _end(process)
+        return said.text()
+
+    nonce = secrets.token_hex(16)
+    try:
+        greet(writer, nonce, local.build)
+        await_agent(read_fd, reader, nonce, spec.label, local.build)
+    except EOFError as error:
+        code = process.wait()
+        writer.close()
+        raise _explain(spec, command[0], code, said.text(), error.args[0]) from error
+    except BaseException:
+        writer.close()
+        hang_up()
+        raise
+    return RemoteReplica(reader, writer, spec.label, hang_up)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """An agent ends when its input does; one that does not is ended."""
+    for patience, end in ((5.0, process.terminate), (2.0, process.kill)):
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            end()
+        else:
+            return
+    process.wait()
+
+
+_SSH_SAYS = (
+    ("host_key", ("host key verification failed", "host identification has changed", "host key is known")),
+    ("auth", ("permission denied", "too many authentication failures", "no supported authentication")),
+    (
+        "unreachable",
+        (
+            "could not resolve",
+            "connection refused",
+            "timed out",
+            "no route to host",
+            "network is unreachable",
+            "connection closed",
+            "connection reset",
+            "closed by remote host",
+            "not responding",
+        ),
+    ),
+)
+
+
+def classify_ssh(said: str) -> str:
+    """The error code for what ssh said when it failed."""
+    text = said.lower()
+    for code, signs in _SSH_SAYS:
+        if any(sign in text for sign in signs):
+            return code
+    return "unreachable"
+
+
+def _explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: bytes) -> PairsyncError:
+    """Why there was no answer from an agent."""
+    host = spec.label
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("debug")]
+    last = lines[-1].strip() if lines else ""
+    if NO_PYTHON in said:
+        return PairsyncError(
+            "python",
+            f"{host} has no Python 3.9 or newer",
+            "install one there (Debian: `apt-get install python3`, RHEL: `dnf install python3.11`)",
+            host,
+        )
+    if code == _NOT_FOUND:
+        return PairsyncError(
+            "binary_missing",
+            f"pairsync is not installed on {host} ({binary} is not there)",
+            f"run `invoke bootstrap --limit {host}`",
+            host,
+        )
+    if code == _SSH_FAILED:
+        kind = classify_ssh(said)
+        return PairsyncError(kind, f"ssh to {host} failed: {last or 'no reason given'}", _ADVICE[kind].format(host=host), host)
+    if printed:
+        return PairsyncError(
+            "noise",
+            f"the login shell on {host} prints text into the connection: {first_line(printed)!r}",
+            "let its start-up files print only when the shell is interactive",
+            host,
+        )
+    return PairsyncError(
+        "protocol",
+        f"the agent on {host} ended with status {code}: {last or 'it said nothing'}",
+        f"run `ssh {host} {binary} --version` to see why",
+        host,
+    )
+
+
+_ADVICE = {
+    "host_key": "check that it is the right host, then put its key into known_hosts",
+    "auth": "install a key for that account, or load it into the agent: `ssh {host} true` must work without a question",
+    "unreachable": "check name, network and that sshd runs: `ssh {host} true` must work",
+}
+
+

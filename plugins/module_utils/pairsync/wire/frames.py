@@ -1,0 +1,141 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Frames: a length, a type, the number of the call they belong to, and a payload.
+
+    offset  size  field
+    0       4     length of the payload, big endian
+    4       1     type
+    5       4     number of the call, big endian
+    9       …     payload
+
+CALL, REPLY and FAIL hold JSON; BULK holds binary data for the CALL or REPLY that follows it with
+the same number; CONTENTS holds records of file contents; BEAT is empty and says "alive".
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import struct
+import threading
+from typing import NamedTuple, Optional
+
+from ..model.errors import ProtocolError
+from .limits import BEAT_SECONDS, MOST_FRAME, SILENCE_SECONDS
+
+HELLO = 1
+CALL = 2
+REPLY = 3
+FAIL = 4
+BULK = 5
+CONTENTS = 6
+BEAT = 7
+
+_HEADER = struct.Struct("!IBI")
+_QUEUED = 16  # frames that wait for the pipe before their producer has to
+_CHUNK = 1 << 20
+
+
+class Frame(NamedTuple):
+    """One frame."""
+
+    type: int
+    number: int
+    payload: bytes
+
+
+class FrameReader:
+    """Reads frames from a descriptor; gives up on a peer that falls silent."""
+
+    def __init__(self, fd: int, host: str) -> None:
+        """host: whom to name in errors."""
+        self._fd = fd
+        self._host = host
+        self.received = 0
+
+    def read(self) -> Optional[Frame]:
+        """The next frame; None at the end of the stream. Raises ProtocolError."""
+        header = self._exactly(_HEADER.size, at_start=True)
+        if header is None:
+            return None
+        length, kind, number = _HEADER.unpack(header)
+        if length > MOST_FRAME or not HELLO <= kind <= BEAT:
+            raise ProtocolError(f"{self._host} sent something that is no frame", self._host)
+        payload = self._exactly(length, at_start=False)
+        assert payload is not None
+        return Frame(kind, number, payload)
+
+    def _exactly(self, size: int, *, at_start: bool) -> Optional[bytes]:
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            ready, _, _ = select.select([self._fd], [], [], SILENCE_SECONDS)
+            if not ready:
+                raise ProtocolError(
+                    f"{self._host} has said nothing for {SILENCE_SECONDS:.0f} seconds", self._host
+                )
+            data = os.read(self._fd, missing)
+            if not data:
+                if at_start and missing == size:
+                    return None
+                raise ProtocolError(f"the connection to {self._host} broke off", self._host)
+            parts.append(data)
+            missing -= len(data)
+        self.received += size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class FrameWriter:
+    """Writes frames from any thread, in order, through one thread of its own.
+
+    put() waits while the pipe is full, so that a fast producer needs no memory; an idle stream
+    gets a BEAT every few seconds.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """fd: the pipe; stays the caller's."""
+        self._fd = fd
+        self._queue: queue.Queue[Optional[bytes]] = queue.Queue(_QUEUED)
+        self._error: Optional[OSError] = None
+        self.sent = 0
+        self._thread = threading.Thread(target=self._run, name="frames out", daemon=True)
+        self._thread.start()
+
+    def put(self, kind: int, number: int, payload: bytes = b"") -> None:
+        """Queue one frame; raise ProtocolError when the stream is broken."""
+        if self._error is not None:
+            raise ProtocolError("the connection broke off")
+        self._queue.put(_HEADER.pack(len(payload), kind, number) + payload)
+
+    def put_bulk(self, number: int, data: bytes) -> None:
+        """Queue binary data for the CALL or REPLY that follows."""
+        for start in range(0, len(data), _CHUNK):
+            self.put(BULK, number, data[start : start + _CHUNK])
+
+    def close(self) -> None:
+        """Write what is queued, then stop; the descriptor stays open."""
+        self._queue.put(None)
+        self._thread.join(SILENCE_SECONDS)
+
+    def _run(self) -> None:
+        beat = _HEADER.pack(0, BEAT, 0)
+        while True:
+            try:
+                data = self._queue.get(timeout=BEAT_SECONDS)
+            except queue.Empty:
+                data = beat
+            if data is None:
+                return
+            if self._error is None:
+                self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self._error = error
+        self.sent += len(data)

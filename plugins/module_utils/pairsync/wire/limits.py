@@ -1,0 +1,18 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a peer may at most send, checked before anything is allocated for it."""
+
+from __future__ import annotations
+
+MOST_FRAME = 2 << 20  # bytes of one frame
+MOST_BULK = 1 << 30  # bytes of binary data that belong to one call
+MOST_NOISE = 64 << 10  # bytes before the handshake that are searched for it
+MOST_NAME = 255  # bytes of one path component
+MOST_DEPTH = 1024  # components of one path
+MOST_TARGET = 4096  # bytes of a symlink's text, or of a reason
+MOST_RECORDS = 50_000_000  # entries in one list
+
+BEAT_SECONDS = 5.0  # an idle end says that it is alive this often
+SILENCE_SECONDS = 60.0  # a peer that says nothing for this long is given up
+HANDSHAKE_SECONDS = 60.0  # from the start of ssh to a complete hello

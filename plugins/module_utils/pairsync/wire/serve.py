@@ -1,0 +1,219 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent: serves one replica over a pair of descriptors until the client hangs up."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable
+
+from ..model.errors import PairsyncError, ProtocolError
+from ..replica.interface import Recording, Replica
+from . import codec, messages
+from .frames import BULK, CALL, CONTENTS, FAIL, REPLY, BEAT, Frame, FrameReader, FrameWriter
+from .handshake import answer
+from .limits import MOST_BULK
+
+_CLIENT = "the session"
+_BATCH = 256 << 10  # bytes of contents gathered into one frame
+
+
+def serve(read_fd: int, write_fd: int, replica: Replica, build: str) -> None:
+    """Answer calls until the end of the stream; raise PairsyncError when the client misbehaves."""
+    reader = FrameReader(read_fd, _CLIENT)
+    writer = FrameWriter(write_fd)
+    try:
+        answer(reader, writer, write_fd, build)
+        _Agent(reader, writer, replica).run()
+    finally:
+        replica.close()
+        writer.close()
+
+
+class _Agent:
+    """One client being served."""
+
+    def __init__(self, reader: FrameReader, writer: FrameWriter, replica: Replica) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._replica = replica
+        self._bulk: dict[int, bytearray] = {}
+        self._receiving = -1
+        self._failed: dict[int, PairsyncError] = {}
+
+    def run(self) -> None:
+        while True:
+            frame = self._reader.read()
+            if frame is None:
+                return
+            if frame.type == CALL:
+                self._call(frame)
+            elif frame.type == BULK:
+                self._gather(frame)
+            elif frame.type == CONTENTS:
+                self._feed(frame)
+            elif frame.type != BEAT:
+                raise ProtocolError(f"{_CLIENT} sent a frame that only an agent sends")
+
+    def _gather(self, frame: Frame) -> None:
+        bulk = self._bulk.setdefault(frame.number, bytearray())
+        if len(self._bulk) > 8 or len(bulk) + len(frame.payload) > MOST_BULK:
+            raise ProtocolError(f"{_CLIENT} sent more data than a call can have")
+        bulk += frame.payload
+
+    def _feed(self, frame: Frame) -> None:
+        if frame.number in self._failed:
+            return  # on its way before the client knew
+        if frame.number != self._receiving:
+            raise ProtocolError(f"{_CLIENT} sent contents that nobody waits for")
+        try:
+            for record in codec.decode_records(frame.payload, _CLIENT):
+                self._replica.feed(record)
+        except PairsyncError as error:
+            self._fail(frame.number, error)
+
+    def _call(self, frame: Frame) -> None:
+        bulk = bytes(self._bulk.pop(frame.number, b""))
+        try:
+            arguments = messages.decode(frame.payload, _CLIENT)
+            operation = messages.field(arguments, "op", str, _CLIENT)
+            if operation == "send":
+                wanted = codec.read_list(bulk, _CLIENT, codec.read_wanted)
+                threading.Thread(
+                    target=self._send, args=(frame.number, wanted), name="send", daemon=True
+                ).start()
+                return
+            handler = _OPERATIONS.get(operation)
+            if handler is None:
+                raise ProtocolError(f"{_CLIENT} asked for an unknown operation")
+            reply, data = handler(self, frame.number, arguments, bulk)
+        except PairsyncError as error:
+            self._fail(frame.number, error)
+            return
+        self._writer.put_bulk(frame.number, data)
+        self._writer.put(REPLY, frame.number, messages.encode(reply))
+
+    def _fail(self, number: int, error: PairsyncError) -> None:
+        self._failed[number] = error
+        self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
+
+    def _send(self, number: int, wanted: list[tuple[int, bytes]]) -> None:
+        gathered: list[bytes] = []
+        size = 0
+        try:
+            for record in self._replica.send(wanted):
+                encoded = codec.encode_record(record)
+                gathered.append(encoded)
+                size += len(encoded)
+                if size >= _BATCH:
+                    self._writer.put(CONTENTS, number, b"".join(gathered))
+                    gathered, size = [], 0
+            if gathered:
+                self._writer.put(CONTENTS, number, b"".join(gathered))
+            self._writer.put(REPLY, number, b"{}")
+        except PairsyncError as error:
+            self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
+
+    # -- operations -----------------------------------------------------------------------------
+
+    def _open(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        return self._replica.open(messages.field(arguments, "path", str, _CLIENT))._asdict(), b""
+
+    def _create(self, *_: object) -> tuple[dict[str, Any], bytes]:
+        return self._replica.create()._asdict(), b""
+
+    def _shares(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        nonce = messages.field(arguments, "nonce", str, _CLIENT)
+        if not nonce.isalnum() or len(nonce) > 64:
+            raise ProtocolError(f"{_CLIENT} sent a malformed nonce")
+        return {"found": self._replica.shares(nonce, messages.field(arguments, "write", bool, _CLIENT))}, b""
+
+    def _begin(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        return self._replica.begin(messages.read_beginning(arguments, _CLIENT))._asdict(), b""
+
+    def _scan(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        verb = messages.field(arguments, "base", str, _CLIENT)
+        if verb not in ("keep", "promote", "drop", "reset"):
+            raise ProtocolError(f"{_CLIENT} sent an unknown verb for the base")
+        found = self._replica.scan(verb)
+        dropped = codec.write_list(found.dropped, codec.write_path)
+        changes = codec.write_list(found.changes, codec.write_change)
+        reply = {"entries": found.entries, "seconds": found.seconds, "dropped": len(dropped)}
+        return reply, dropped + changes
+
+    def _details(self, _: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+        files, directories = _split(bulk, arguments, "files")
+        entries, hidden = self._replica.details(
+            codec.read_list(files, _CLIENT, codec.read_path),
+            codec.read_list(directories, _CLIENT, codec.read_path),
+        )
+        rows = codec.write_list(entries, codec.write_row)
+        return {"entries": len(rows)}, rows + codec.write_list(hidden, codec.write_path)
+
+    def _receive(self, number: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+        actions, incomplete = _split(bulk, arguments, "actions")
+        self._replica.receive(
+            codec.read_list(actions, _CLIENT, codec.read_action),
+            codec.read_list(incomplete, _CLIENT, codec.read_path),
+        )
+        self._receiving = number
+        return {}, b""
+
+    def _finish(self, *_: object) -> tuple[dict[str, Any], bytes]:
+        if self._receiving in self._failed:
+            raise self._failed[self._receiving]
+        return {}, codec.write_list(self._replica.finish(), codec.write_done)
+
+    def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+        rows, keep = _split(bulk, arguments, "rows")
+        leave = messages.field(arguments, "leave", list, _CLIENT)
+        recording = Recording(
+            messages.field(arguments, "commit", str, _CLIENT),
+            codec.read_list(rows, _CLIENT, codec.read_row),
+            codec.read_list(keep, _CLIENT, codec.read_path),
+            [number for number in leave if isinstance(number, int)],
+        )
+        return {"checksum": self._replica.record(recording)}, b""
+
+    def _promote(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        self._replica.promote(messages.field(arguments, "commit", str, _CLIENT))
+        return {}, b""
+
+    def _end(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        report = arguments.get("report")
+        status = messages.field(arguments, "status", dict, _CLIENT)
+        self._replica.end(status, report if isinstance(report, dict) else None)
+        return {}, b""
+
+    def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+        pair = messages.field(arguments, "pair_id", str, _CLIENT)
+        if not pair.isalnum() or len(pair) > 64:
+            raise ProtocolError(f"{_CLIENT} sent a malformed pair id")
+        return {"found": self._replica.forget(pair)}, b""
+
+
+def _split(bulk: bytes, arguments: dict[str, Any], key: str) -> tuple[bytes, bytes]:
+    """Two lists in one piece of data; the message says how long the first one is."""
+    size = messages.field(arguments, key, int, _CLIENT)
+    if not 0 <= size <= len(bulk):
+        raise ProtocolError(f"{_CLIENT} sent lists of the wrong length")
+    return bulk[:size], bulk[size:]
+
+
+_Handler = Callable[[_Agent, int, "dict[str, Any]", bytes], "tuple[dict[str, Any], bytes]"]
+
+_OPERATIONS: dict[str, _Handler] = {
+    "open": _Agent._open,
+    "create": _Agent._create,
+    "shares": _Agent._shares,
+    "begin": _Agent._begin,
+    "scan": _Agent._scan,
+    "details": _Agent._details,
+    "receive": _Agent._receive,
+    "finish": _Agent._finish,
+    "record": _Agent._record,
+    "promote": _Agent._promote,
+    "end": _Agent._end,
+    "forget": _Agent._forget,
+}
