@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import ChainMap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,30 @@ from typing import TYPE_CHECKING, Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.pairsync.fleet.plugins.plugin_utils import asking, binary, parity
+from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.errors import (
+    PairsyncError,
+)
+from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.spec import parse_spec
+from ansible_collections.pairsync.fleet.plugins.plugin_utils import (
+    asking,
+    binary,
+    parity,
+    reach,
+    topology,
+)
 from ansible_collections.pairsync.fleet.plugins.plugin_utils.parity import Row, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Literal
 
+    from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.spec import (
+        ReplicaSpec,
+    )
     from ansible_collections.pairsync.fleet.plugins.plugin_utils.parity import Run
+    from ansible_collections.pairsync.fleet.plugins.plugin_utils.topology import Pair
 
-SECONDS = 90.0  # for all hosts together; ssh itself gives up on a silent one after ten
+SECONDS = 60.0  # for all hosts together; ssh itself gives up on a silent one after ten
 
 
 class ActionModule(ActionBase):
@@ -87,45 +103,49 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"hosts: {', '.join(unknown)} is not in the inventory")
         return hosts
 
-    def _pairs(self, wanted: list[str] | None, hosts: list[str]) -> list[str]:
-        """Return the pairs to ask about: those given, or all between HOSTS."""
-        known = [str(pair) for pair in self._variables["groups"].get("sync_pairs", [])]
-        if wanted is None:
-            return [pair for pair in known if set(self._replicas(pair)) <= set(hosts)]
-        unknown = [pair for pair in wanted if pair not in known]
+    def _pairs(self, wanted: list[str] | None, hosts: list[str]) -> list[Pair]:
+        """Return the pairs whose routes are tried: those given, or all between HOSTS."""
+        hostvars = self._variables["hostvars"]
+        known = [str(name) for name in self._variables["groups"].get("sync_pairs", [])]
+        unknown = [name for name in wanted or [] if name not in known]
         if unknown:
             raise AnsibleActionFail(f"pairs: {', '.join(unknown)} is not in the inventory")
-        return wanted
-
-    def _replicas(self, pair: str) -> dict[str, dict[str, Any]]:
-        """Return {host: its part of the specification} of PAIR, nothing when it is in error."""
-        specification = self._variables["hostvars"][pair].get("pair_spec") or {}
-        replicas = dict(specification.get("replicas") or {})
-        return {
-            str(host): {"path": part} if isinstance(part, str) else dict(part)
-            for host, part in replicas.items()
-        }
+        names = known if wanted is None else wanted
+        for name in names:
+            if "pair_error" in hostvars[name]:
+                raise AnsibleActionFail(str(hostvars[name]["pair_error"]))
+        pairs = [topology.pair_from_variables(hostvars[name]) for name in names]
+        return [pair for pair in pairs if wanted is not None or set(pair.hosts) <= set(hosts)]
 
     def _itself(self, host: str, name: str, path: str) -> tuple[Row, Callable[[], Row]]:
         """Return the row for the case that HOST hangs, and the question to it."""
-        return self._question(host, host, name, path, self._run_on(host))
+        run = self._run_on(host, self._variables["hostvars"][host])
+        return self._question(host, host, name, path, run)
 
-    def _legs(self, pair: str, name: str, path: str) -> list[tuple[Row, Callable[[], Row]]]:
-        """Return the questions along the ways that a session of PAIR takes."""
-        session_host = str(self._variables["hostvars"][pair].get("pair_session_host") or "")
-        run_there = self._run_on(session_host)
+    def _legs(self, pair: Pair, name: str, path: str) -> list[tuple[Row, Callable[[], Row]]]:
+        """Return the questions along the ways that an unattended session of PAIR takes."""
+        hostvars, start = self._variables["hostvars"], pair.session_host
+        route: Literal["relay", "direct"] = "relay" if pair.route == "relay" else "direct"
+        try:
+            spec = parse_spec(reach.pair_spec(pair, hostvars, route))
+            account = reach.session_reach(pair, hostvars, route).user
+        except PairsyncError as error:
+            row = Row(host=pair.b.host, seen_from=start, problem="refused", detail=str(error))
+            return [(row, lambda: row)]
+        overlay = {"ansible_user": account} if account else {}
+        if start == topology.CONTROLLER and start not in hostvars:
+            overlay["ansible_connection"] = "local"
+        run_there = self._run_on(start, ChainMap(overlay, hostvars.get(start, {})))
         questions = []
-        for host, replica in self._replicas(pair).items():
-            if host == session_host or replica.get("local"):
+        for replica in (spec.a, spec.b):
+            if replica.local:
                 continue
 
-            def over(
-                command: str, host: str = host, replica: dict[str, Any] = replica
-            ) -> tuple[int, str, str]:
-                return run_there(parity.leg_command(replica, host, command))
+            def over(command: str, replica: ReplicaSpec = replica) -> tuple[int, str, str]:
+                return run_there(parity.leg_command(replica, command))
 
-            where = str(replica.get("binary") or path)
-            questions.append(self._question(host, session_host, name, where, over))
+            where = replica.binary or path
+            questions.append(self._question(replica.label, start, name, where, over))
         return questions
 
     def _question(
@@ -136,12 +156,11 @@ class ActionModule(ActionBase):
         late = Row(host=host, seen_from=seen_from, problem="unreachable", detail=silent)
         return late, partial(parity.ask, host, seen_from, name, path, run)
 
-    def _run_on(self, host: str) -> Run:
-        """Return the function that runs a command on HOST; its variables are read here and now.
+    def _run_on(self, host: str, variables: Mapping[str, Any]) -> Run:
+        """Return the function that runs a command on HOST; VARIABLES are read here and now.
 
         Templates are resolved before the threads start: Ansible's engine is not made for them.
         """
-        variables = self._variables["hostvars"].get(host, {"ansible_connection": "local"})
         try:
             return asking.runner(host, variables, password=self._play_context.password)
         except UnreachableError as error:

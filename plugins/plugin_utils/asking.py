@@ -44,7 +44,8 @@ def runner(host: str, variables: Mapping[str, Any], *, password: str | None) -> 
     connection = connection_loader.get(kind, context)
     if connection is None:
         raise UnreachableError(f"ansible_connection: there is no connection plugin {kind!r}")
-    wanted = constants.config.get_plugin_vars("connection", connection.ansible_name)
+    options = connection.option_definitions.values()
+    wanted = [entry["name"] for option in options for entry in option.get("vars") or []]
     connection.set_options(
         task_keys={"timeout": context.timeout, "password": password},
         var_options={name: variables[name] for name in wanted if name in variables},
@@ -52,7 +53,10 @@ def runner(host: str, variables: Mapping[str, Any], *, password: str | None) -> 
 
     def run(command: str) -> tuple[int, str, str]:
         try:
-            code, output, errors = connection.exec_command(f"/bin/sh -c {shlex.quote(command)}")
+            # Not "sudoable": that would ask for a terminal, in which stderr is lost.
+            code, output, errors = connection.exec_command(
+                f"/bin/sh -c {shlex.quote(command)}", sudoable=False
+            )
         except AnsibleError as error:
             raise UnreachableError(last_line(str(error))) from error
         return code, _text(output), _text(errors)

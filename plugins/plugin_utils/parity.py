@@ -15,10 +15,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..module_utils.pairsync.session import connect
 from .rendering import escape, plain_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..module_utils.pairsync.model.spec import ReplicaSpec
 
     # Runs a command line in a host's shell: its exit code, stdout and stderr.
     Run = Callable[[str], tuple[int, str, str]]
@@ -29,7 +32,8 @@ COLUMNS = ("host", "path", "version", "build", "seen from", "problem")
 MENDABLE = ("missing", "different")
 WOULD_INSTALL = "would install"
 NOT_FOUND = 127
-SSH_FAILED = 255
+# ssh's own 255, one lower: Ansible would take 255 for a failure of its connection to the asker.
+SSH_FAILED = 254
 
 
 class UnreachableError(Exception):
@@ -55,11 +59,10 @@ class Row:
 
 
 def remote_commands(binary: str, name: str = "pairsync") -> list[str]:
-    """Return what to call on a host, in order: the next one only when one ended with 127.
-
-    Plain words, without variables or quotes, since the other side may be csh or fish.
-    """
-    return [binary] if binary else [f"/usr/bin/{name}", f"~/.local/bin/{name}"]
+    """Return what to call on a host, in order: the next one only when one ended with 127."""
+    if binary or name == "pairsync":
+        return connect.remote_commands(binary)
+    return [f"/usr/bin/{name}", f"~/.local/bin/{name}"]
 
 
 def ask(host: str, seen_from: str, name: str, binary: str, run: Run) -> Row:
@@ -133,19 +136,10 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def leg_command(replica: Mapping[str, Any], host: str, command: str) -> str:
-    """Return the command line that runs COMMAND on a replica's host as the session will.
-
-    REPLICA is its part of a pair's specification, HOST its name. Nobody is there to answer, so
-    ssh must not ask.
-    """
-    words = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
-    options = {"port": "-p", "user": "-l", "jump": "-J", "identity": "-i"}
-    for key, option in options.items():
-        if replica.get(key):
-            words += [option, str(replica[key])]
-    words += [str(word) for word in replica.get("ssh_args") or []]
-    return shlex.join([*words, "--", str(replica.get("address") or host), command])
+def leg_command(replica: ReplicaSpec, command: str) -> str:
+    """Return the command line that runs COMMAND on a replica's host as a session would."""
+    ssh = shlex.join([*connect.ssh_argv(replica, batch=True), command])
+    return f"{ssh}; code=$?; [ $code -eq 255 ] && exit {SSH_FAILED}; exit $code"
 
 
 def compare(rows: Iterable[Row], level: str, own: Row | None, *, check_mode: bool) -> list[Row]:
