@@ -80,7 +80,13 @@ def set_aside(pair_fd: int) -> bool:
 
 
 def write_status(pair_fd: int, status: dict[str, Any]) -> None:
-    """Replace the pair's status file in one step."""
+    """Replace the pair's status file in one step.
+
+    A session that did not finish leaves the time of the last complete scan as it was.
+    """
+    if status.get("scanned_unix") is None:
+        before = state.read_json(pair_fd, b"status.json") or {}
+        status = {**status, "scanned_unix": before.get("scanned_unix")}
     state.write_json(pair_fd, b"status.json", status)
 
 

@@ -143,7 +143,6 @@ class _Session:
             self.emit(ScanDone(side, found.entries, len(found.changes), found.seconds))
         items = self._plan(bases, scans, opened)
         if self.options.dry_run:
-            self.run.outcomes = planned(items)
             return
         self._decide(items)
         self._propagate(items, scans, bases)
@@ -236,11 +235,14 @@ class _Session:
         confirmed = self._confirmed(digest)
         if confirmed:
             items = decided(confirmed=True)
-        elif not first:
-            self._check_emptied(scans, digest)
-        if not confirmed:
-            self._check_brake(items, digest)
+        # Shown before the guards: a plan that a guard stops is one that a person has to see.
         self._show(items)
+        if self.options.dry_run:
+            self.run.outcomes = planned(items)
+        if not confirmed:
+            if not first:
+                self._check_emptied(scans, digest)
+            self._check_brake(items, digest)
         return items
 
     def _confirmed(self, digest: str) -> bool:
