@@ -10,6 +10,7 @@ Any other skip is a failure.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -29,12 +30,15 @@ NEEDS_MOUNTS = "needs root with the right to mount (CAP_SYS_ADMIN)"
 NEEDS_COMMAND = "needs the command "
 NEEDS_PYTHON = "needs Python "
 
+# What tests/fleet runs to start its hosts.
+FLEET_COMMANDS = ("ip", "mount", "nsenter", "setpriv", "ssh", "sshd", "unshare", "useradd")
+
 # Every reason for which a test may be skipped, and whether it is true here. A prefix stands for the
 # reasons that begin with it, and is given the rest of the sentence.
 EXPECTED: dict[str, Callable[[str], bool]] = {
     NEEDS_ROOT: lambda _rest: os.geteuid() != 0,
     NEEDS_MOUNTS: lambda _rest: os.geteuid() == 0 and not may_mount(),
-    NEEDS_COMMAND: lambda rest: rest in develop.missing_packages() and not develop.may_install(),
+    NEEDS_COMMAND: lambda rest: rest in _missing_commands() and not develop.may_install(),
     NEEDS_PYTHON: lambda rest: _find_python(rest) is None,
 }
 
@@ -65,20 +69,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in nightly]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose markers ask for what this machine does not have."""
-    if item.get_closest_marker("root") or item.get_closest_marker("fleet"):
+    fleet = item.get_closest_marker("fleet")
+    if fleet or item.get_closest_marker("root"):
         if os.geteuid() != 0:
             pytest.skip(NEEDS_ROOT)
         if not may_mount():
             pytest.skip(NEEDS_MOUNTS)
-    missing = develop.missing_packages()
-    for marker in item.iter_markers("needs"):
-        for command in marker.args:
-            if command not in develop.PACKAGES:
-                pytest.fail(f"{command!r} is in no package: add it to PACKAGES in develop.py.")
-            if command in missing:
-                pytest.skip(NEEDS_COMMAND + command)
+    needed = [command for marker in item.iter_markers("needs") for command in marker.args]
+    for command in [*needed, *(FLEET_COMMANDS if fleet else ())]:
+        if command not in develop.PACKAGES:
+            pytest.fail(f"{command!r} is in no package: add it to PACKAGES in develop.py.")
+        if command in _missing_commands():
+            pytest.skip(NEEDS_COMMAND + command)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -106,6 +111,12 @@ def interpreter() -> Callable[[str], Path]:
         return found
 
     return find
+
+
+@functools.cache
+def _missing_commands() -> frozenset[str]:
+    """Return the commands that tests need and this machine lacks."""
+    return frozenset(develop.missing_packages())
 
 
 def _find_python(version: str) -> Path | None:
