@@ -203,6 +203,11 @@ class _Reader:
         if not isinstance(path, str) or not path:
             raise self._error(line, f"{where}: expected a path", f"write `{host}: /the/path`")
         self._root(path, line, where)
+        address = value.get("address")
+        if isinstance(address, str) and re.match(r"-|.*\s", address):
+            raise self._error(
+                _line(value, "address"), f"{where}.address: {str(address)!r} is no address"
+            )
         try:
             other = {"path": "/"}
             parse_spec({"replicas": {host: plain(value), f"{host}-peer": other}})
