@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.pairsync.fleet.plugins.module_utils import reports
 from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.errors import (
     PairsyncError,
 )
@@ -36,17 +37,26 @@ class ActionModule(ActionBase):
         options = dict(self._task.args)
         if options.get("pair"):
             options["_spec"] = self._spec(options, variables)
+        answer = self._session(options, variables)
+        if reports.is_overtaken(answer.get("report") or {}) and not self._task.check_mode:
+            # Pairs that share a root run at the same time and may bring it the same files.
+            again = self._session(options, variables)
+            again["changed"] = again.get("changed") or answer.get("changed")
+            answer = again
+        result.update(answer)
+        return result
+
+    def _session(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Run a session, or attach to the one that runs, and return what the module says of it."""
         attached = False
+        asked = dict(options)
         while True:
-            answer = self._ask(options, variables)
+            answer = self._ask(asked, variables)
             attached = attached or bool(answer.get("attached"))
             directory = answer.get("running")
             if not directory:
-                break
-            options["_directory"] = directory
-        result.update(answer)
-        result["attached"] = attached
-        return result
+                return {**answer, "attached": attached}
+            asked["_directory"] = directory
 
     def _spec(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Return the inventory's specification of the pair; fails with one sentence."""

@@ -26,6 +26,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
+# Shell scripts, the launcher for one, take the low descriptors for their own use.
+_OUT_OF_THE_WAY = 64
+
 # How long a line of stderr may be that is passed on as the reason of a failure, in bytes.
 _LAST_WORDS = 2000
 
@@ -122,15 +125,19 @@ def start(job: Job, argv: list[str], spec: dict[str, Any]) -> bool:
         ):
             asked.write(json.dumps(spec).encode() + b"\n")
             asked.seek(0)
-            subprocess.Popen(
-                argv,
-                stdin=asked,
-                stdout=events,
-                stderr=errors,
-                cwd="/",
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
+            inherited = fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+            try:
+                subprocess.Popen(
+                    argv,
+                    stdin=asked,
+                    stdout=events,
+                    stderr=errors,
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=(inherited,),
+                )
+            finally:
+                os.close(inherited)
     finally:
         os.close(lock)
     return True

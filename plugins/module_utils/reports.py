@@ -49,13 +49,28 @@ def failures(report: Mapping[str, Any]) -> int:
     )
 
 
+def left_over(report: Mapping[str, Any]) -> int:
+    """Return the number of items that are left for the next run, conflicts aside."""
+    return sum(
+        int(results.get("skipped", 0)) + int(results.get("held", 0))
+        for decision, results in (report.get("counts") or {}).items()
+        if decision not in ("conflict", "equal")
+    )
+
+
+def is_overtaken(report: Mapping[str, Any]) -> bool:
+    """Say whether the session left things only because they changed while it ran."""
+    return bool(report.get("exit") == 1 and left_over(report) and not conflicts(report))
+
+
 def sentence(report: Mapping[str, Any]) -> str:
     """Return what became of the session in one sentence, with the next step where there is one."""
     error = report.get("error")
     if error:
-        where = f"{error['host']}: " if error.get("host") else ""
+        message, host = error.get("message", "the session failed"), error.get("host") or ""
+        where = "" if host in message else f"{host}: "
         following = f"; {error['next']}" if error.get("next") else ""
-        return f"{where}{error.get('message', 'the session failed')}{following}"
+        return f"{where}{message}{following}"
     if report.get("collapsed"):
         return "both replicas are one file system: nothing to do"
     parts = []
@@ -66,13 +81,8 @@ def sentence(report: Mapping[str, Any]) -> str:
         parts.append(f"{conflicts(report)} in conflict ({_names(report, 'conflict')})")
     if failures(report):
         parts.append(f"{failures(report)} failed ({_names(report, 'failed')})")
-    waiting = sum(
-        int(results.get("skipped", 0)) + int(results.get("held", 0))
-        for name, results in (report.get("counts") or {}).items()
-        if name not in ("conflict", "equal")
-    )
-    if waiting:
-        parts.append(f"{waiting} left for the next run")
+    if left_over(report):
+        parts.append(f"{left_over(report)} left for the next run")
     return ", ".join(parts) or "nothing to do"
 
 

@@ -207,10 +207,12 @@ report:
     counts: {"b->a": {done: 5}}
     items_total: 5
 report_path:
-  description: Where on the session host the full report is, the last line of the session's events.
+  description:
+    - Where on the session host the full report is. A file that ends in C(.events.jsonl) holds it as
+      its last line.
   type: str
   returned: when a session ran
-  sample: /data/model/.pairsync/log/reconcile-5f1d7a84be6c0d1e.events.jsonl
+  sample: /data/model/.pairsync/log/20261121T120059Z-6b9ad358.json
 attached:
   description: Whether the session had been started by an earlier run of the task.
   type: bool
@@ -312,7 +314,20 @@ def state_home() -> str:
     return os.environ.get("PAIRSYNC_STATE") or os.path.join(base, "pairsync")
 
 
-def finish(module: AnsibleModule, job: jobs.Job, *, attached: bool) -> None:
+def report_path(spec: Mapping[str, Any], report: Mapping[str, Any], job: jobs.Job) -> str:
+    """Return where the whole report is: in the replica on this host, else among the events."""
+    for replica in spec["replicas"].values():
+        if replica.get("local"):
+            log = os.path.join(os.path.expanduser(replica["path"]), ".pairsync/log")
+            path = os.path.join(log, f"{report.get('run')}.json")
+            if os.path.exists(path):
+                return path
+    return job.events
+
+
+def finish(
+    module: AnsibleModule, spec: Mapping[str, Any], job: jobs.Job, *, attached: bool
+) -> None:
     """Return the report of a session that has ended, as the module's result."""
     report = jobs.report_of(job)
     if report is None:
@@ -329,7 +344,7 @@ def finish(module: AnsibleModule, job: jobs.Job, *, attached: bool) -> None:
         "failed": report["exit"] >= 2 or (report["exit"] == 1 and conflicts_fail),
         "msg": reports.sentence(report),
         "report": reports.trimmed(report, module.params["items_max"]),
-        "report_path": job.events,
+        "report_path": report_path(spec, report, job),
         "attached": attached,
     }
     if module._diff:  # noqa: SLF001 - there is no public way to ask
@@ -392,7 +407,7 @@ def main() -> None:
             module.fail_json(msg=f"the session cannot be started with {command[0]}: {error}")
     if not jobs.wait(job, PATIENCE):
         module.exit_json(changed=False, attached=attached, running=job.directory)
-    finish(module, job, attached=attached)
+    finish(module, spec, job, attached=attached)
 
 
 if __name__ == "__main__":

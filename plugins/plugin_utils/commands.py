@@ -239,6 +239,20 @@ def list_pairs(asked: str = "", limit: str = "") -> None:
     rendering.table(_PAIR_COLUMNS, rows)
 
 
+def status(*, names: Sequence[str] = (), limit: str = "", inventory: str = "") -> int:
+    """Show how old each pair is; return the worst exit code of their last runs.
+
+    A pair that never ran, or whose host does not answer, counts as 3. Raises PairsyncError.
+    """
+    from .statuses import STATUS_COLUMNS, statuses
+
+    fleet = load(inventory)
+    pairs = choose(fleet, names, "", limit)
+    found = [(display_name(pair, pairs), one) for pair, one in statuses(pairs, fleet.variables)]
+    rendering.table(STATUS_COLUMNS, [(name, *one.cells()) for name, one in found])
+    return max(one.exit for _, one in found)
+
+
 def add_pair(locations: Sequence[str], *, tree: str = "", inventory: str = "") -> None:
     """Add a pair to the inventory, the site's own by default, and say what comes next.
 
@@ -258,14 +272,14 @@ def add_pair(locations: Sequence[str], *, tree: str = "", inventory: str = "") -
     added = add(target / "pairs.yml", a, b, tree=tree or None, known=known)
     load(str(target))
     pair = added.name.partition("@")[0].replace("+", ":")
-    if not added.changed:
-        rendering.say(f"{added.name} is in {target} already.")
-    else:
-        rendering.say(f"Added {added.name} to {target}, which is the inventory in use from now on.")
+    shown = rendering.escape(target)
     rendering.say(
-        "Next:\n"
-        "  invoke bootstrap                 install pairsync on its hosts\n"
-        f"  invoke sync --pair {pair:<14}look at the plan, and propagate"
+        f"Added {added.name} to {shown}." if added.changed else f"{shown} has it already."
+    )
+    suffix = "" if target == inventory_in_use() else f" --inventory {shlex.quote(str(target))}"
+    rendering.say(
+        f"Next, to install pairsync on its hosts:\n  invoke bootstrap{suffix}\n"
+        f"Then, to look at the plan and propagate:\n  invoke sync --pair {pair}{suffix}"
     )
 
 

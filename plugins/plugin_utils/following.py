@@ -13,23 +13,24 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..module_utils.pairsync.frontends.lines import header, plan_line
+from ..module_utils.pairsync.frontends.lines import header, plan_lines
 from . import rendering
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .remote import Process
 
-# More lines of a plan than this say nothing to a person; the report has them all.
-_MOST_LINES = 1000
+# Also ends the run over all further pairs.
+_QUIT = "q"
 
 
 class Follower:
     """What has been seen of a session so far.
 
     interactive: whether there is somebody to ask. relayed: whether contents pass through this
-    machine, which is then said before the plan is approved.
+    machine, which is then said before the plan is approved. planned: a plan was shown. left: the
+    person said `q` or pressed Ctrl-C.
     """
 
     def __init__(self, *, interactive: bool, relayed: bool = False) -> None:
@@ -38,9 +39,7 @@ class Follower:
         self.planned = False
         self.left = False
         self.report: dict[str, Any] | None = None
-        self._lines: list[str] = []
-        self._items = 0
-        self._bytes = 0
+        self._items: list[Mapping[str, Any]] = []
 
     def follow(self, process: Process) -> dict[str, Any] | None:
         """Read events until there are no more; return the report, or None when none came.
@@ -83,11 +82,6 @@ class Follower:
     def _on_phase(self, event: Mapping[str, Any], _process: Process) -> None:
         self._status(_PHASES.get(str(event.get("phase")), ""))
 
-    def _on_replica(self, event: Mapping[str, Any], _process: Process) -> None:
-        if event.get("created"):
-            where = f"{event.get('label')}:{event.get('path')}"
-            self._say(f"{rendering.escape(where)} did not exist and is created", sys.stderr)
-
     def _on_warning(self, event: Mapping[str, Any], _process: Process) -> None:
         self._say(f"warning: {rendering.escape(event.get('message', ''))}", sys.stderr)
 
@@ -95,29 +89,40 @@ class Follower:
         self._say(rendering.escape(event.get("message", "")))
 
     def _on_item(self, event: Mapping[str, Any], _process: Process) -> None:
-        self._items += 1
-        self._bytes += int(event.get("bytes") or 0)
-        if len(self._lines) < _MOST_LINES:
-            self._lines.append(rendering.escape(plan_line(event)))
+        self._items.append(event)
 
     def _on_plan(self, event: Mapping[str, Any], _process: Process) -> None:
         self.planned = True
-        if self._lines:
+        if self._items:
             self._say(rendering.escape(header(event.get("labels") or {})))
-            for line in self._lines:
-                rendering.say(line)
-        if self._items > len(self._lines):
-            rendering.say(f"… and {self._items - len(self._lines)} more")
-        if self.relayed and self._bytes:
-            rendering.say(f"{rendering.amount(self._bytes)} pass through this machine")
+        for line in plan_lines(self._items):
+            rendering.say(rendering.escape(line))
+        size = sum(int(item.get("bytes") or 0) for item in self._items)
+        if self.relayed and size:
+            rendering.say(f"{rendering.amount(size)} pass through this machine")
+        self._items = []
 
     def _on_question(self, event: Mapping[str, Any], process: Process) -> None:
-        answers = [str(one) for one in event.get("answers") or ("y", "n")]
         self._status("")
-        answer = _asked(
-            rendering.escape(event.get("text", "")), answers, interactive=self.interactive
-        )
+        answers = [str(one) for one in event.get("answers") or ("y", "n")]
+        answer = self._asked(rendering.escape(event.get("text", "")), answers)
+        if answer == _QUIT:
+            self.left = True
+        if answer not in answers:
+            answer = answers[-1]
         process.send(json.dumps({"id": event.get("id"), "answer": answer}))
+
+    def _asked(self, text: str, answers: Sequence[str]) -> str:
+        """Return an answer of the person at the terminal, or `q`; the refusal without one."""
+        choices = [*answers, *([] if _QUIT in answers else [_QUIT])]
+        while self.interactive:
+            try:
+                typed = input(f"{text} [{'/'.join(choices)}] ").strip().lower()
+            except EOFError:
+                return _QUIT
+            if typed in choices:
+                return typed
+        return answers[-1]
 
     def _on_progress(self, event: Mapping[str, Any], _process: Process) -> None:
         self._status("")
@@ -139,17 +144,3 @@ _PHASES = {
     "transfer": "Propagating updates …",
     "record": "Recording …",
 }
-
-
-def _asked(text: str, answers: list[str], *, interactive: bool) -> str:
-    """Return one of answers from the person at the terminal; the last one when there is nobody."""
-    refusal = answers[-1]
-    while interactive:
-        try:
-            typed = input(f"{text} [{'/'.join(answers)}] ").strip().lower()
-        except EOFError:
-            break
-        for answer in answers:
-            if typed and answer.startswith(typed):
-                return answer
-    return refusal

@@ -58,6 +58,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def ago(seconds: float | None) -> str:
+    """Return how long ago something was: `5 min ago`, or `never`."""
+    return "never" if seconds is None else f"{duration(max(0.0, seconds))} ago"
+
+
 def is_fancy(stream: TextIO) -> bool:
     """Say whether stream is a terminal that wants colours and moving bars."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "") != "dumb"

@@ -130,6 +130,18 @@ class Runner:
                 return process, code
         raise missing_binary(way)
 
+    def ask(self, way: Reach, binary: str, words: Sequence[str]) -> str:
+        """Return what a command of the installed binary prints; raises PairsyncError."""
+        for place in parity.remote_commands(binary):
+            process = self.start(way, place, words)
+            lines = list(process.lines())
+            code = process.finish()
+            if code == 0:
+                return "\n".join(lines)
+            if code != _NOT_FOUND:
+                raise _no_report(way, code, process.last_words())
+        raise missing_binary(way)
+
     def start(self, way: Reach, place: str, words: Sequence[str]) -> remote.Process:
         """Start a command of the binary at place, here or on a host; raises PairsyncError."""
         if way.local:
@@ -183,10 +195,11 @@ def _no_report(way: Reach, code: int, reason: str) -> PairsyncError:
             "run the same command again: it goes on where this one stopped",
             way.host,
         )
-    said = rendering.escape(reason) or f"it ended with exit code {code} and said nothing"
+    if reason.startswith("pairsync: "):
+        return PairsyncError("usage", reason.removeprefix("pairsync: "), host=way.host)
     return PairsyncError(
         "internal",
-        f"the session on {where} gave no report: {said}",
+        f"the session on {where} gave no report: {reason or f'it ended with exit code {code}'}",
         f"look at `pairsync --version` on {where}, and run `invoke bootstrap` when it is another",
         way.host,
     )

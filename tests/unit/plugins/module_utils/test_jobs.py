@@ -40,7 +40,9 @@ def job_of(spec, tmp_path):
 
 
 def session(tmp_path, *more):
-    return [sys.executable, "-c", SESSION, str(tmp_path / "go"), *more]
+    """A session behind a shell that uses descriptors itself, as the launcher does."""
+    shell = ["/bin/sh", "-c", 'read -r _ 3<&0 </dev/null; exec "$@" 3<&- 4<&- 5<&-', "launcher"]
+    return [*shell, sys.executable, "-c", SESSION, str(tmp_path / "go"), *more]
 
 
 def test_a_session_is_found_by_its_pair_and_ends_with_its_report(spec, tmp_path):

@@ -94,3 +94,16 @@ def test_nothing_done_is_an_empty_diff():
     assert (
         reports.diff(report({"conflict": {"skipped": 1}}, [item("c", "conflict", "skipped")])) == []
     )
+
+
+@pytest.mark.parametrize(
+    "given,expected",
+    [
+        (report({"a->b": {"held": 1, "skipped": 3}}, exit=1), True),
+        (report({"a->b": {"held": 1}, "conflict": {"skipped": 1}}, exit=1), False),
+        (report({"a->b": {"held": 1}, "error": {"failed": 1}}, exit=2), False),
+        (report({"a->b": {"done": 1}}, exit=0), False),
+    ],
+)
+def test_only_what_was_overtaken_is_worth_a_second_run(given, expected):
+    assert reports.is_overtaken(given) == expected
