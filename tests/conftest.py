@@ -23,6 +23,8 @@ import pytest
 from ansible_collections.pairsync.fleet.plugins.plugin_utils import develop
 from tests.mounts import keep_mounts_private, may_mount
 
+collect_ignore = ["output"]  # what ansible-test writes
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 NEEDS_ROOT = "needs root"
