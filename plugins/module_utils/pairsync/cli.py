@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: arguments, environment, exit codes. The only place that reads the environment."""
+"""The command line: arguments, exit codes, and the only place that reads the environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 
 from . import PROTOCOL, __version__
 from .model.errors import CODES, EXIT_DONE, EXIT_FATAL, EXIT_SKIPPED, PairsyncError, UsageError
@@ -56,7 +57,9 @@ def _fail(error: PairsyncError) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pairsync", description="Keep pairs of directories the same, in both directions.")
+    parser = _Parser(
+        prog="pairsync", description="Keep pairs of directories the same, in both directions."
+    )
     parser.add_argument("--version", action="store_true", help="print version, protocol and build")
     parser.add_argument("--json", action="store_true", help="with --version: as one JSON object")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -64,15 +67,25 @@ def _parser() -> argparse.ArgumentParser:
     _session_options(sync)
     plan = commands.add_parser("plan", help="show what sync would do, and write nothing")
     _session_options(plan)
-    status = commands.add_parser("status", help="age, conflicts and last run of every pair known here")
+    status = commands.add_parser(
+        "status", help="age, conflicts and last run of every pair known here"
+    )
     status.add_argument("pair", nargs="?", default="", help="a pair's id or a replica's root")
     status.add_argument("--json", action="store_true", help="as one JSON object")
-    status.add_argument("--max-age", type=int, metavar="SECONDS", help="exit 1 when a pair is older")
-    forget = commands.add_parser("forget", help="drop what a pair agreed on: its next run deletes nothing")
+    status.add_argument(
+        "--max-age", type=int, metavar="SECONDS", help="exit 1 when a pair is older"
+    )
+    forget = commands.add_parser(
+        "forget", help="drop what a pair agreed on: its next run deletes nothing"
+    )
     forget.add_argument("a", nargs="?", default="", metavar="A")
     forget.add_argument("b", nargs="?", default="", metavar="B")
-    forget.add_argument("--spec", metavar="FILE", help="the pair as JSON (pairsync.spec/1); - is stdin")
-    forget.add_argument("--new-id", metavar="ROOT", help="give a copied replica on this host its own id")
+    forget.add_argument(
+        "--spec", metavar="FILE", help="the pair as JSON (pairsync.spec/1); - is stdin"
+    )
+    forget.add_argument(
+        "--new-id", metavar="ROOT", help="give a copied replica on this host its own id"
+    )
     forget.add_argument("--batch", action="store_true", help="never ask")
     commands.add_parser("agent", help="serve one replica on standard input and output")
     explain = commands.add_parser("help", help="explain: `help errors` lists the error codes")
@@ -81,22 +94,50 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _session_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", nargs="?", default="", metavar="A", help="PATH, HOST:PATH or ssh://HOST//PATH")
+    parser.add_argument(
+        "a", nargs="?", default="", metavar="A", help="PATH, HOST:PATH or ssh://HOST//PATH"
+    )
     parser.add_argument("b", nargs="?", default="", metavar="B")
-    parser.add_argument("--spec", metavar="FILE", help="the pair as JSON (pairsync.spec/1); - is stdin")
+    parser.add_argument(
+        "--spec", metavar="FILE", help="the pair as JSON (pairsync.spec/1); - is stdin"
+    )
     parser.add_argument("--batch", action="store_true", help="never ask; leave conflicts")
-    parser.add_argument("--json", action="store_true", help="one report on stdout, all else on stderr")
-    parser.add_argument("--events", action="store_true", help="events as JSON lines on stdout, answers on stdin")
+    parser.add_argument(
+        "--json", action="store_true", help="one report on stdout, all else on stderr"
+    )
+    parser.add_argument(
+        "--events", action="store_true", help="events as JSON lines on stdout, answers on stdin"
+    )
     parser.add_argument("--mode", choices=MODES, help="two-way (default), mirror or push")
     parser.add_argument("--prefer", choices=PREFERENCES, help="who wins a conflict")
-    parser.add_argument("--ignore", action="append", metavar="SPEC", help="Name, Path, BelowPath or Regex; repeatable")
-    parser.add_argument("--path", action="append", metavar="P", help="only this subtree; repeatable")
-    parser.add_argument("--confirm", default="", metavar="DIGEST", help="the plan that was approved")
-    parser.add_argument("--no-backup", action="store_true", help="keep what is displaced only until the next run")
-    parser.add_argument("--max-delete", type=int, metavar="PERCENT", help="brake on deletions (default 50)")
-    parser.add_argument("--lock-wait", type=int, metavar="SECONDS", help="for a holder without progress (default 60)")
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        metavar="SPEC",
+        help="Name, Path, BelowPath or Regex; repeatable",
+    )
+    parser.add_argument(
+        "--path", action="append", metavar="P", help="only this subtree; repeatable"
+    )
+    parser.add_argument(
+        "--confirm", default="", metavar="DIGEST", help="the plan that was approved"
+    )
+    parser.add_argument(
+        "--no-backup", action="store_true", help="keep what is displaced only until the next run"
+    )
+    parser.add_argument(
+        "--max-delete", type=int, metavar="PERCENT", help="brake on deletions (default 50)"
+    )
+    parser.add_argument(
+        "--lock-wait",
+        type=int,
+        metavar="SECONDS",
+        help="for a holder without progress (default 60)",
+    )
     parser.add_argument("--timeout", type=int, metavar="SECONDS", help="give up after this long")
-    parser.add_argument("--route", choices=ROUTES, help="where the session of two remote hosts runs")
+    parser.add_argument(
+        "--route", choices=ROUTES, help="where the session of two remote hosts runs"
+    )
 
 
 def _version(options: argparse.Namespace) -> int:
@@ -132,7 +173,9 @@ def _state_home() -> str:
     named = os.environ.get("PAIRSYNC_STATE")
     if named:
         return named
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(
+        os.path.expanduser("~"), ".local", "state"
+    )
     return os.path.join(state, "pairsync")
 
 
@@ -151,7 +194,9 @@ def _read_spec(options: argparse.Namespace) -> PairSpec:
         spec = parse_spec(_load_json(options.spec))
     else:
         if not options.a or not options.b:
-            raise UsageError("two replicas are expected", "write `pairsync sync A B`, or use --spec")
+            raise UsageError(
+                "two replicas are expected", "write `pairsync sync A B`, or use --spec"
+            )
         spec = PairSpec(a=parse_location(options.a), b=parse_location(options.b))
     if not hasattr(options, "mode"):
         return spec
@@ -225,7 +270,11 @@ def _sync(options: argparse.Namespace) -> int:
 
     _end_on_signals(spec.policy.timeout)
     run = run_session(
-        spec, connected, Options(dry_run, options.confirm, _route(spec)), emit, None if dry_run else ask
+        spec,
+        connected,
+        Options(dry_run, options.confirm, _route(spec)),
+        emit,
+        None if dry_run else ask,
     )
     if options.json:
         sys.stdout.write(json.dumps(report_json(run)) + "\n")
@@ -248,7 +297,11 @@ def _end_on_signals(timeout: int) -> None:
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)
         if number == signal.SIGALRM:
-            raise PairsyncError("interrupted", f"the session took more than {timeout} seconds", "run it again: it goes on where it stopped")
+            raise PairsyncError(
+                "interrupted",
+                f"the session took more than {timeout} seconds",
+                "run it again: it goes on where it stopped",
+            )
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
@@ -272,7 +325,9 @@ def _status(options: argparse.Namespace) -> int:
     from .replica.journal import STATUS_SCHEMA, known_roots, read_status
 
     named = options.pair
-    roots = [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(_state_home())
+    roots = (
+        [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(_state_home())
+    )
     pairs = []
     for root in roots:
         for status in read_status(root):
@@ -283,7 +338,11 @@ def _status(options: argparse.Namespace) -> int:
             age = int(time.time()) - scanned if isinstance(scanned, int) else None
             pairs.append({**status, "root": root, "age_seconds": age})
     if named and not pairs:
-        raise PairsyncError("unknown_pair", f"no pair {named!r} is known on this host", "run `pairsync status` to see all")
+        raise PairsyncError(
+            "unknown_pair",
+            f"no pair {named!r} is known on this host",
+            "run `pairsync status` to see all",
+        )
     if options.json:
         sys.stdout.write(json.dumps({"schema": STATUS_SCHEMA, "pairs": pairs}) + "\n")
     else:
@@ -292,7 +351,9 @@ def _status(options: argparse.Namespace) -> int:
         if not pairs:
             sys.stdout.write("no pair has been synced on this host yet\n")
     limit = options.max_age
-    late = limit is not None and any(one["age_seconds"] is None or one["age_seconds"] > limit for one in pairs)
+    late = limit is not None and any(
+        one["age_seconds"] is None or one["age_seconds"] > limit for one in pairs
+    )
     return EXIT_SKIPPED if late else EXIT_DONE
 
 
@@ -301,7 +362,11 @@ def _status_line(one: dict[str, Any]) -> str:
     age = one["age_seconds"]
     shown = "never complete" if age is None else f"{age} s ago"
     error = one.get("error")
-    state = f"error {error['code']}" if error else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
+    state = (
+        f"error {error['code']}"
+        if error
+        else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
+    )
     return f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
 
 
@@ -314,9 +379,15 @@ def _forget(options: argparse.Namespace) -> int:
         try:
             root_fd = fsops.open_root(os.fsencode(os.path.expanduser(options.new_id)))
         except OSError as error:
-            raise PairsyncError("root_missing", f"{options.new_id} cannot be opened: {error.strerror}", "check the path") from error
+            raise PairsyncError(
+                "root_missing",
+                f"{options.new_id} cannot be opened: {error.strerror}",
+                "check the path",
+            ) from error
         state.renew(root_fd, guard.file_system(root_fd))
-        sys.stdout.write(f"{options.new_id} has a new id; the next sync of each of its pairs deletes nothing\n")
+        sys.stdout.write(
+            f"{options.new_id} has a new id; the next sync of each of its pairs deletes nothing\n"
+        )
         return EXIT_DONE
     spec = _read_spec(options)
     local = Local(_binary()[1], _state_home())
@@ -325,7 +396,11 @@ def _forget(options: argparse.Namespace) -> int:
         return connect(one, local, batch=options.batch or not sys.stdin.isatty())
 
     found = forget_pair(spec, reached(spec.a), reached(spec.b))
-    what = "forgotten; the next sync deletes nothing" if found else "not known: there is nothing to forget"
+    what = (
+        "forgotten; the next sync deletes nothing"
+        if found
+        else "not known: there is nothing to forget"
+    )
     sys.stdout.write(f"the pair {spec.a.display} and {spec.b.display} is {what}\n")
     return EXIT_DONE
 

@@ -29,7 +29,9 @@ class JsonLines:
         """Wait for the answer; raise UsageError when there is none that fits."""
         line = self._answers.readline()
         if not line:
-            raise UsageError("nobody answered whether to proceed, so nothing was done", "use `--batch`")
+            raise UsageError(
+                "nobody answered whether to proceed, so nothing was done", "use `--batch`"
+            )
         try:
             data = json.loads(line)
         except ValueError as error:

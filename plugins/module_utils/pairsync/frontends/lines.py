@@ -9,7 +9,8 @@ the session runs.
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 MOST_LINES = 1000
 
@@ -31,7 +32,10 @@ def header(labels: Mapping[str, str]) -> str:
 
 
 def plan_line(item: Mapping[str, Any]) -> str:
-    """One item: status on a, arrow, status on b, path. A doubled arrow is not the recommended one."""
+    """One item: status on a, arrow, status on b, path.
+
+    A doubled arrow is another decision than the recommended one.
+    """
     decision, recommendation = item["decision"], item["recommendation"]
     if decision == recommendation:
         arrow = _ARROWS.get(decision, "<-?->")
@@ -66,7 +70,11 @@ def plan_lines(items: Iterable[Mapping[str, Any]]) -> list[str]:
             inside += 1
             continue
         close()
-        top = item if item.get("kind") == "directory" and {"new", "deleted"} & {item["a"], item["b"]} else {}
+        top = (
+            item
+            if item.get("kind") == "directory" and {"new", "deleted"} & {item["a"], item["b"]}
+            else {}
+        )
         if len(lines) >= MOST_LINES:
             left_out += 1
             top = {}

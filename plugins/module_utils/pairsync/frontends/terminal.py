@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Mapping, Optional, TextIO, Union
+from collections.abc import Mapping
+from typing import Any, Optional, TextIO, Union
 
 from ..model.errors import UsageError
 from ..model.report import Outcome, item_json
@@ -96,7 +97,8 @@ class Terminal:
         percent = 100 * done // total if total else 100
         seconds = max(time.monotonic() - self._began, 0.001)
         rate = f"{_size(int(done / seconds))}/s"
-        text = f"{percent:3d}%  {event['items']}/{event['items_total']} files  {_size(done)} of {_size(total)}  {rate}"
+        files = f"{event['items']}/{event['items_total']} files"
+        text = f"{percent:3d}%  {files}  {_size(done)} of {_size(total)}  {rate}"
         self._out.write(f"\r\x1b[K{text}")
         self._out.flush()
         self._drawn = True
@@ -137,7 +139,9 @@ def ending(report: Mapping[str, Any]) -> str:
     skipped, failed = totals.get("skipped", 0) + totals.get("held", 0), totals.get("failed", 0)
     if not moved and not skipped and not failed:
         if report["counts"].get("equal"):
-            return "Nothing to do: replicas have been changed only in identical ways since last sync."
+            return (
+                "Nothing to do: replicas have been changed only in identical ways since last sync."
+            )
         return "Nothing to do: replicas have not changed since last sync."
     word = "complete" if report["exit"] == 0 else "incomplete"
     parts = f"{moved} items transferred, {skipped} skipped, {failed} failed"
@@ -155,5 +159,3 @@ def _size(number: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-

@@ -15,9 +15,17 @@ FILE = 1
 DIR = 2
 LINK = 3
 PROBLEM = 4  # cannot be read or stored: unknown, never "absent"
-SPECIAL = 5  # device, socket, pipe or foreign mount: not synced; a note unless something depends on it
+SPECIAL = (
+    5  # device, socket, pipe or foreign mount: not synced; a note unless something depends on it
+)
 
-KIND_NAMES = {FILE: "file", DIR: "directory", LINK: "symlink", PROBLEM: "problem", SPECIAL: "special"}
+KIND_NAMES = {
+    FILE: "file",
+    DIR: "directory",
+    LINK: "symlink",
+    PROBLEM: "problem",
+    SPECIAL: "special",
+}
 
 PERMISSION_BITS = 0o777  # set-id and sticky bits are never taken from a peer
 
@@ -68,7 +76,7 @@ def same_contents(one: Optional[Entry], other: Optional[Entry]) -> bool:
 
 def same_mode(one: Optional[Entry], other: Optional[Entry]) -> bool:
     """Tell whether two entries agree in permissions; links and absent entries have none."""
-    if one is None or other is None or one.kind == LINK or other.kind == LINK:
+    if one is None or other is None or LINK in (one.kind, other.kind):
         return True
     return one.mode == other.mode
 

@@ -82,6 +82,6 @@ class ProtocolError(PairsyncError):
         super().__init__(
             "protocol",
             message,
-            "run the same command again; if it happens again, compare `pairsync --version` on both hosts",
+            "run the same command again; if it stays, compare `pairsync --version` on both hosts",
             host,
         )

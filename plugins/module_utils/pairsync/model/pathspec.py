@@ -11,7 +11,8 @@ backslash quotes the next character.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Optional
+from collections.abc import Iterable
+from typing import Optional
 
 from .errors import UsageError
 

@@ -10,12 +10,26 @@ in `path_b64` beside it whenever the name is not clean UTF-8.
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Iterable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from .entry import FILE, KIND_NAMES, Entry
 from .errors import EXIT_DONE, EXIT_FAILED, EXIT_SKIPPED, PairsyncError
-from .plan import A_TO_B, B_TO_A, CONFLICT, DONE, EQUAL, ERROR, FAILED, HELD, PLANNED, SKIP, SKIPPED, Item
+from .plan import (
+    A_TO_B,
+    B_TO_A,
+    CONFLICT,
+    DONE,
+    EQUAL,
+    ERROR,
+    FAILED,
+    HELD,
+    PLANNED,
+    SKIP,
+    SKIPPED,
+    Item,
+)
 
 SCHEMA = "pairsync.report/1"
 MOST_ITEMS = 10_000
@@ -78,7 +92,13 @@ def _shown(char: str) -> str:
     short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
     if short:
         return short
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def path_fields(path: bytes) -> dict[str, str]:
@@ -94,7 +114,13 @@ def item_json(outcome: Outcome) -> dict[str, Any]:
     """One item of the report."""
     item = outcome.item
     part = item.parts[0]
-    entry = part.a if item.decision == A_TO_B else part.b if item.decision == B_TO_A else part.a or part.b
+    entry = (
+        part.a
+        if item.decision == A_TO_B
+        else part.b
+        if item.decision == B_TO_A
+        else part.a or part.b
+    )
     fields: dict[str, Any] = dict(path_fields(item.path))
     fields.update(
         decision=item.decision,
@@ -134,9 +160,11 @@ def exit_code(run: Run) -> int:
             return EXIT_FAILED
         if item.note:
             continue
-        if outcome.result in (SKIPPED, HELD) or item.decision in (CONFLICT, SKIP):
-            code = EXIT_SKIPPED
-        elif outcome.result == PLANNED and item.decision != EQUAL:
+        if (
+            outcome.result in (SKIPPED, HELD)
+            or item.decision in (CONFLICT, SKIP)
+            or (outcome.result == PLANNED and item.decision != EQUAL)
+        ):
             code = EXIT_SKIPPED
     return code
 

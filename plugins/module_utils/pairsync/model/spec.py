@@ -10,9 +10,10 @@ line are `PATH`, `HOST:PATH` and `ssh://[USER@]HOST[:PORT]/[/]PATH`, as Unison w
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from .errors import UsageError
 from .pathspec import PathSet
@@ -106,7 +107,9 @@ def parse_spec(data: Mapping[str, Any]) -> PairSpec:
         raise UsageError(f"schema: {schema!r} is not known here", f"write {SCHEMA!r}")
     replicas = data.get("replicas")
     if not isinstance(replicas, Mapping) or len(replicas) != 2:
-        raise UsageError("replicas: exactly two are expected", 'write {"HOST": "PATH", "HOST": "PATH"}')
+        raise UsageError(
+            "replicas: exactly two are expected", 'write {"HOST": "PATH", "HOST": "PATH"}'
+        )
     _refuse_unknown(data, ("schema", "tree", "replicas", "route", *_POLICY_KEYS), "")
     a, b = (_replica(str(label), value) for label, value in replicas.items())
     return PairSpec(
@@ -204,7 +207,9 @@ def _flag(value: Any, where: str) -> bool:
 def _number(low: int, high: int) -> Callable[[Any, str], int]:
     def read(value: Any, where: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise UsageError(f"{where}: a whole number from {low} to {high} is expected, not {value!r}")
+            raise UsageError(
+                f"{where}: a whole number from {low} to {high} is expected, not {value!r}"
+            )
         return value
 
     return read
@@ -217,13 +222,18 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _paths(value: Any, where: str) -> tuple[str, ...]:
-    return tuple(_relative(one, f"{where}[{index}]") for index, one in enumerate(_texts(value, where)))
+    return tuple(
+        _relative(one, f"{where}[{index}]") for index, one in enumerate(_texts(value, where))
+    )
 
 
 def _relative(path: str, where: str) -> str:
     parts = path.strip("/").split("/")
     if path.startswith("/") or not path or any(part in ("", ".", "..") for part in parts):
-        raise UsageError(f"{where}: {path!r} is not a path relative to the root", "write it without `/` in front, `.` or `..`")
+        raise UsageError(
+            f"{where}: {path!r} is not a path relative to the root",
+            "write it without `/` in front, `.` or `..`",
+        )
     return "/".join(parts)
 
 

@@ -136,5 +136,3 @@ def new_tops(actions: list[Action], start: int, stop: int) -> list[tuple[int, in
 
 def _is_dir(entry: Optional[Entry]) -> bool:
     return entry is not None and entry.kind == DIR
-
-

@@ -1,8 +1,10 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Three-way comparison of one path, in two columns: contents (with type and link target), and
-permissions. Each is decided, and may conflict, on its own.
+"""Three-way comparison of one path, in two columns.
+
+Contents (with type and link target) and permissions are each decided, and may conflict, on
+their own.
 """
 
 from __future__ import annotations

@@ -39,20 +39,20 @@ def decide(
 
     decided = []
     for item in items:
-        if item.decision == ERROR or (item.decision == SKIP and item.note):
-            decided.append(item)
-        elif item.unsettled:
+        if item.decision == ERROR or (item.decision == SKIP and item.note) or item.unsettled:
             decided.append(item)
         elif policy.mode == "mirror":
-            decided.append(_mirror(item, policy, first, confirmed, newer))
+            decided.append(_mirror(item, policy, newer, first=first, confirmed=confirmed))
         elif policy.mode == "push":
             decided.append(_push(item, policy, newer))
         else:
-            decided.append(_two_way(item, policy, interactive, newer))
+            decided.append(_two_way(item, policy, newer, interactive=interactive))
     return decided
 
 
-def _two_way(item: Item, policy: Policy, interactive: bool, newer: Callable[[Item], str]) -> Item:
+def _two_way(
+    item: Item, policy: Policy, newer: Callable[[Item], str], *, interactive: bool
+) -> Item:
     if item.decision == CONFLICT:
         return _preferred(item, policy, newer)
     if _never_synced_props(item) and not interactive:
@@ -67,9 +67,9 @@ def _never_synced_props(item: Item) -> bool:
 
 
 def _mirror(
-    item: Item, policy: Policy, first: bool, confirmed: bool, newer: Callable[[Item], str]
+    item: Item, policy: Policy, newer: Callable[[Item], str], *, first: bool, confirmed: bool
 ) -> Item:
-    """b becomes a copy of a; without a base, surplus and unequal contents wait for a person."""
+    """B becomes a copy of a; without a base, surplus and unequal contents wait for a person."""
     if item.decision in (EQUAL, SKIP):
         return item
     never = first or item.first
@@ -83,7 +83,7 @@ def _mirror(
 
 
 def _push(item: Item, policy: Policy, newer: Callable[[Item], str]) -> Item:
-    """a's changes go to b where b is unchanged; what b did on its own is only noted."""
+    """A's changes go to b where b is unchanged; what b did on its own is only noted."""
     if item.decision == B_TO_A:
         return item._replace(decision=SKIP, note=True, reason="changed on b only; mode is push")
     if item.decision == CONFLICT:
@@ -121,5 +121,3 @@ def _by_time(item: Item, offset_ns: int, slack_ns: int) -> str:
 
 def _timed(entry: Optional[Entry]) -> bool:
     return entry is not None and entry.kind in (FILE, LINK)
-
-

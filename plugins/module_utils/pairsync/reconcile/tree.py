@@ -10,7 +10,8 @@ directory deleted on one side with news below it on the other is one held confli
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from collections.abc import Mapping
+from typing import Optional
 
 from ..model.entry import (
     DIR,
@@ -23,7 +24,20 @@ from ..model.entry import (
     sort_key,
     status,
 )
-from ..model.plan import A_TO_B, B_TO_A, BOTH, CONFLICT, CONTENTS, EQUAL, ERROR, PROPS, SKIP, Item, Part, part_of
+from ..model.plan import (
+    A_TO_B,
+    B_TO_A,
+    BOTH,
+    CONFLICT,
+    CONTENTS,
+    EQUAL,
+    ERROR,
+    PROPS,
+    SKIP,
+    Item,
+    Part,
+    part_of,
+)
 from ..model.report import display
 from .columns import NONE, Columns, compare, conflict_reason
 
@@ -121,9 +135,7 @@ def _blocked(
         if compare(inner_part).contents == EQUAL:
             items.extend(_decide(inner, inner_a, inner_b, frozenset()))
             continue
-        items.append(
-            Item(inner, status(inner_a), status(inner_b), SKIP, SKIP, (inner_part,), why)
-        )
+        items.append(Item(inner, status(inner_a), status(inner_b), SKIP, SKIP, (inner_part,), why))
     return items, []
 
 
@@ -154,10 +166,11 @@ def _held(
         if part.a is None or part.b is None or DIR not in (part.a.kind, part.b.kind):
             return None
         reason = conflict_reason(part.base, part.a, part.b)
-    parts = (part,) + tuple(
-        part_of(inner, changes_a.get(inner), changes_b.get(inner)) for inner in below
+    inner_parts = (part_of(one, changes_a.get(one), changes_b.get(one)) for one in below)
+    parts = (part, *inner_parts)
+    return Item(
+        path, status(a), status(b), CONFLICT, CONFLICT, parts, reason, first=part.base is None
     )
-    return Item(path, status(a), status(b), CONFLICT, CONFLICT, parts, reason, first=part.base is None)
 
 
 def _is_news(change: Optional[Change]) -> bool:
@@ -206,11 +219,11 @@ def _kept(part: Part, columns: Columns, hidden: frozenset[tuple[str, bytes]]) ->
     """A directory that one side deleted and that holds ignored content on the other."""
     if columns.contents not in (A_TO_B, B_TO_A):
         return False
-    side, loser, winner = ("b", part.b, part.a) if columns.contents == A_TO_B else ("a", part.a, part.b)
+    side, loser, winner = (
+        ("b", part.b, part.a) if columns.contents == A_TO_B else ("a", part.a, part.b)
+    )
     return _is_dir(loser) and not _is_dir(winner) and (side, part.path) in hidden
 
 
 def _is_dir(entry: Optional[Entry]) -> bool:
     return entry is not None and entry.kind == DIR
-
-

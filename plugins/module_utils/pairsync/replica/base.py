@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Optional
+from typing import Optional
 
 from ..model.entry import DIR, Entry, parent_of
 from . import store
@@ -110,9 +111,7 @@ class Base:
                 [(mark, path) for path, mark in changed.items()],
             )
 
-    def write_pending(
-        self, commit: str, rows: Iterable[tuple[bytes, Optional[Entry]]]
-    ) -> str:
+    def write_pending(self, commit: str, rows: Iterable[tuple[bytes, Optional[Entry]]]) -> str:
         """Write a commit that is not valid yet, durably; return the checksum it will have."""
         changed = self._changed_directories(rows)
         total, count = self._sum, int(self._meta.get("rows", "0"))
@@ -208,7 +207,9 @@ class Base:
         return _Transaction(self._database)
 
     def _write_meta(self, values: dict[str, str]) -> None:
-        self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+        self._database.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items())
+        )
         self._meta.update(values)
 
     def _set_meta(self, values: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -31,6 +31,16 @@ Listed = Union[os.stat_result, OSError]
 def open_root(path: bytes) -> int:
     """Open a root directory as its operator named it; a symlink there is followed once."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def make_root(path: bytes) -> None:
+    """Make a root directory as its operator named it."""
+    os.mkdir(path, 0o777)
+
+
+def stat_root(path: bytes) -> os.stat_result:
+    """Stat a root, or a directory above one, as its operator named it."""
+    return os.stat(path)
 
 
 def open_dir(parent: int, name: bytes) -> int:
@@ -61,6 +71,11 @@ def _first(pair: tuple[bytes, Listed]) -> bytes:
 def names(fd: int) -> list[bytes]:
     """The names in a directory, unordered."""
     return [os.fsencode(name) for name in os.listdir(fd)]
+
+
+def duplicate(fd: int) -> int:
+    """Another descriptor of an open directory."""
+    return os.dup(fd)
 
 
 def lstat(parent: int, name: bytes) -> os.stat_result:
@@ -230,8 +245,8 @@ def _renameat2(source: int, name: bytes, target: int, new_name: bytes, flags: in
 _libc: Optional[ctypes.CDLL] = None
 
 
-def _libc_function(name: str):  # type: ignore[no-untyped-def]  # ctypes gives no useful type
-    global _libc  # noqa: PLW0603 - loaded once, when first needed
+def _libc_function(name: str) -> Optional[Callable[..., int]]:
+    global _libc
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
     return getattr(_libc, name, None)
@@ -251,6 +266,23 @@ def sync_file_system(fd: int) -> bool:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return True
+
+
+def open_note(parent: int, name: bytes) -> int:
+    """Open a small file of ours for reading and writing; make it when it is missing."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=parent)
+
+
+def write_note(fd: int, data: bytes) -> None:
+    """Replace the contents of a small file of ours."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
+
+
+def read_note(fd: int) -> bytes:
+    """The contents of a small file of ours, 4096 bytes at most."""
+    return os.pread(fd, 4096, 0)
 
 
 def try_lock(fd: int) -> bool:
@@ -275,6 +307,11 @@ def close(fd: int) -> None:
 def real_path(fd: int) -> bytes:
     """The present absolute path of a held directory."""
     return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def volume_id(fd: int) -> int:
+    """The id that the descriptor's file system gives for itself."""
+    return os.fstatvfs(fd).f_fsid
 
 
 def free_bytes(fd: int) -> int:

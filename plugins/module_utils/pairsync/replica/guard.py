@@ -10,7 +10,9 @@ export. Device numbers change with every remount and prove nothing.
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import socket
 from typing import NamedTuple
 
 from . import fsops
@@ -32,10 +34,10 @@ def file_system(root_fd: int) -> str:
     path = fsops.real_path(root_fd)
     best = _Mount(b"", "unknown", "")
     for mount in _mounts():
-        if path == mount.point or path.startswith(mount.point.rstrip(b"/") + b"/"):
-            # Later lines cover earlier ones at the same point.
-            if len(mount.point) >= len(best.point):
-                best = mount
+        inside = path == mount.point or path.startswith(mount.point.rstrip(b"/") + b"/")
+        # Later lines cover earlier ones at the same point.
+        if inside and len(mount.point) >= len(best.point):
+            best = mount
     return f"{best.kind} {_volume(best, root_fd)}".strip()
 
 
@@ -59,7 +61,7 @@ def _volume(mount: _Mount, root_fd: int) -> str:
         except OSError:
             pass  # no udev here
         if mount.kind in _FSID_IS_UUID:
-            return f"{os.fstatvfs(root_fd).f_fsid:016x}"
+            return f"{fsops.volume_id(root_fd):016x}"
         return ""
     return mount.source if mount.kind.startswith(("nfs", "fuse", "cifs", "lustre", "ceph")) else ""
 
@@ -81,5 +83,33 @@ def _mounts() -> list[_Mount]:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """mountinfo writes space, tab, newline and backslash as three octal digits."""
+    """Mountinfo writes space, tab, newline and backslash as three octal digits."""
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
+
+
+def lineage(path: bytes) -> tuple[str, tuple[str, ...]]:
+    """Names of a directory and of those above it that are the same for every path to them."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            machine = stream.read().strip()
+    except OSError:
+        machine = socket.gethostname()
+
+    def name(one: bytes) -> str:
+        status = fsops.stat_root(one)
+        return f"{machine}:{status.st_dev}:{status.st_ino}"
+
+    above = []
+    one = path
+    while one not in (b"/", b""):
+        one = os.path.dirname(one)
+        above.append(name(one or b"/"))
+    return name(path), tuple(above)
+
+
+def user_name() -> str:
+    """Whom this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -10,7 +10,8 @@ promote, end. Every method may raise PairsyncError, after which only close() is 
 
 from __future__ import annotations
 
-from typing import Any, Iterator, NamedTuple, Optional, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional, Protocol
 
 from ..model.entry import Change, Entry
 from ..model.policy import Policy
@@ -97,7 +98,9 @@ class Recording(NamedTuple):
 class Replica(Protocol):
     """One replica as a session sees it."""
 
-    wire_bytes: int
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes that went over a connection for this replica; 0 for one on this host."""
 
     def open(self, path: str) -> Opened:
         """Look at the root; change nothing."""
@@ -105,7 +108,7 @@ class Replica(Protocol):
     def create(self) -> Opened:
         """Make the root (its parent exists), give it an id if it has none."""
 
-    def shares(self, nonce: str, write: bool) -> bool:
+    def shares(self, nonce: str, *, write: bool) -> bool:
         """Write a nonce into the state directory, or tell whether it is there."""
 
     def begin(self, beginning: Beginning) -> BaseState:

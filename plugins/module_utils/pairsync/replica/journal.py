@@ -113,7 +113,10 @@ def remember_root(state_home: str, replica_id: str, path: bytes) -> None:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     name = os.path.join(directory, replica_id)
     text = os.fsdecode(path)
-    with contextlib.suppress(OSError, ValueError), open(name, encoding="utf-8", errors="surrogateescape") as stream:
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(name, encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         if stream.read() == text:
             return
     with open(name + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
@@ -127,9 +130,12 @@ def known_roots(state_home: str) -> list[str]:
     roots = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(directory)):
-            with contextlib.suppress(OSError), open(
-                os.path.join(directory, name), encoding="utf-8", errors="surrogateescape"
-            ) as stream:
+            with (
+                contextlib.suppress(OSError),
+                open(
+                    os.path.join(directory, name), encoding="utf-8", errors="surrogateescape"
+                ) as stream,
+            ):
                 roots.append(stream.read())
     return roots
 
@@ -140,8 +146,9 @@ def read_status(root: str) -> list[dict[str, Any]]:
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in sorted(os.listdir(pairs)):
-            with contextlib.suppress(OSError, ValueError), open(
-                os.path.join(pairs, name, b"status.json"), encoding="utf-8"
-            ) as stream:
+            with (
+                contextlib.suppress(OSError, ValueError),
+                open(os.path.join(pairs, name, b"status.json"), encoding="utf-8") as stream,
+            ):
                 found.append(json.load(stream))
     return found

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import socket
 import sqlite3
 import time
-from typing import Any, ContextManager, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any, Optional
 
 from .. import __version__
-from ..model.entry import FILE, LINK, PROBLEM, STATE_NAME, Change, Entry, is_below, parent_of
+from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below
 from ..model.errors import PairsyncError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..reconcile.actions import Action
-from . import fsops, guard, index, journal, state
+from . import fsops, guard, index, journal, outcome, state
 from .backup import Backup
 from .base import Base
 from .contents import Done, Record
 from .digest import digest_file
 from .interface import BaseState, Beginning, Opened, Recording, Scanned
+from .landing import Ground
 from .lock import PairLock, root_lock
-from .receive import FEW, Ground, Receiver
-from .rows import Listing, Seen, pack_listing, trusted_digests, unpack_listing
+from .receive import Receiver
+from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digests
 from .send import Wanted, send
 from .stage import Stage
 from .state import State
@@ -35,18 +36,12 @@ from .swap import seen
 from .tree import Tree
 from .walk import Rules, Scan, scan
 
-# Slower than any clock tick of a local file system; a file system that keeps whole seconds
-# shows that by a probe without a fraction.
-_TICK_NS = 20_000_000
-_COARSE_TICK_NS = 2_000_000_000
-
 
 class LocalReplica:
     """One root on this host during one session. See interface.Replica for the contract."""
 
     def __init__(self, build: str = "source", state_home: str = "") -> None:
         """build: digest of the running binary. state_home: where known replicas are noted."""
-        self.wire_bytes = 0
         self._build = build
         self._state_home = state_home
         self._path = b""
@@ -66,8 +61,13 @@ class LocalReplica:
         self._landed: dict[bytes, Optional[Seen]] = {}
         self._learned: dict[bytes, bytes] = {}
         self._results: dict[int, Done] = {}
-        self._lookup = _Lookup({})
+        self._lookup = Lookup({})
         self.weak = False
+
+    @property
+    def wire_bytes(self) -> int:
+        """See interface.Replica: nothing goes over a wire."""
+        return 0
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -89,9 +89,11 @@ class LocalReplica:
             ) from error
         except OSError as error:
             raise PairsyncError(
-                "root_missing", f"{self._shown} cannot be opened: {error.strerror}", "make it readable"
+                "root_missing",
+                f"{self._shown} cannot be opened: {error.strerror}",
+                "make it readable",
             ) from error
-        self._tree = Tree(os.dup(self._root_fd))
+        self._tree = Tree(fsops.duplicate(self._root_fd))
         self._state = state.find(self._root_fd)
         if self._state is not None:
             self._check_file_system()
@@ -101,9 +103,9 @@ class LocalReplica:
         """Make the root if it is missing, and give it an id if it has none."""
         if self._root_fd < 0:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._path, 0o777)
+                fsops.make_root(self._path)
             self._root_fd = fsops.open_root(self._path)
-            self._tree = Tree(os.dup(self._root_fd))
+            self._tree = Tree(fsops.duplicate(self._root_fd))
         if self._state is None:
             try:
                 self._state = state.create(self._root_fd, guard.file_system(self._root_fd))
@@ -120,17 +122,18 @@ class LocalReplica:
         return os.fsdecode(self._path)
 
     def _opened(self, *, missing: bool, parent: bool) -> Opened:
-        identity, ancestors = "", ()
+        identity = ""
+        ancestors: tuple[str, ...] = ()
         real = self._path
         empty = True
         if not missing:
             real = fsops.real_path(self._root_fd)
-            identity, ancestors = _lineage(real)
+            identity, ancestors = guard.lineage(real)
             empty = not [name for name in fsops.names(self._root_fd) if name != STATE_NAME]
         return Opened(
             host=socket.gethostname(),
             path=os.fsdecode(real),
-            user=_user_name(),
+            user=guard.user_name(),
             version=__version__,
             build=self._build,
             replica_id=self._state.replica_id if self._state is not None else "",
@@ -150,10 +153,11 @@ class LocalReplica:
             raise PairsyncError(
                 "root_identity",
                 f"{self._shown} lies on another file system than before ({now}, not {then})",
-                f"mount the right one; if it moved for good, run `pairsync forget --new-id {self._shown}`",
+                "mount the right one; if it moved for good, run"
+                f" `pairsync forget --new-id {self._shown}`",
             )
 
-    def shares(self, nonce: str, write: bool) -> bool:
+    def shares(self, nonce: str, *, write: bool) -> bool:
         """Write a nonce, or tell whether it is there; the writer removes it in close()."""
         assert self._state is not None
         name = b"nonce-" + nonce.encode("ascii")
@@ -209,11 +213,13 @@ class LocalReplica:
             self._scan = scan(self._root_fd, self._rules, self._base, known, self._beat)
         except OSError as error:
             raise PairsyncError(
-                "root_missing", f"{self._shown} cannot be read: {error.strerror}", "make it readable"
+                "root_missing",
+                f"{self._shown} cannot be read: {error.strerror}",
+                "make it readable",
             ) from error
         self._save_scan(known)
         found = self._scan
-        self._lookup = _Lookup(found.listings)
+        self._lookup = Lookup(found.listings)
         return Scanned(
             list(found.changes.values()), found.entries, found.dropped, time.monotonic() - started
         )
@@ -238,16 +244,14 @@ class LocalReplica:
         """The file system's own now, less one tick of its clock; in nanoseconds."""
         assert self._state is not None
         try:
-            fd = os.open(
-                b"probe", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._state.fd
-            )
+            fd = fsops.open_note(self._state.fd, b"probe")
         except OSError:
             return 0  # trust nothing
         try:
             now = fsops.touch(fd)
         finally:
             fsops.close(fd)
-        return now - (_TICK_NS if now % 1_000_000_000 else _COARSE_TICK_NS)
+        return now - (TICK_NS if now % 1_000_000_000 else COARSE_TICK_NS)
 
     def _save_scan(self, known: dict[bytes, Listing]) -> None:
         if self._state is None:
@@ -270,7 +274,9 @@ class LocalReplica:
         """Digests of changed files, and which directories hold ignored content."""
         hidden = self._scan.hidden
         holding = [
-            path for path in directories if any(one == path or is_below(one, path) for one in hidden)
+            path
+            for path in directories
+            if any(one == path or is_below(one, path) for one in hidden)
         ]
         return [(path, self._hashed(path)) for path in files], holding
 
@@ -296,7 +302,9 @@ class LocalReplica:
             return Entry(PROBLEM, target=f"cannot be read: {error.strerror}".encode())
         if digest is not None:
             self._learned[path] = digest
-            self._scan.changes[path] = Change(path, change.before if change else None, entry._replace(digest=digest))
+            self._scan.changes[path] = Change(
+                path, change.before if change else None, entry._replace(digest=digest)
+            )
             return entry._replace(digest=digest)
         return entry  # stays lazy: it changed, and agrees with nothing
 
@@ -306,19 +314,22 @@ class LocalReplica:
         """The contents of scanned files, by action number, in order."""
         assert self._root_fd >= 0
         growing = PathSet(self._in_session().policy.growing)
-        lookup = _Lookup(self._scan.listings)
+        lookup = Lookup(self._scan.listings)
         requests = []
         for number, path in wanted:
             expected = lookup.seen(path)
             if expected is None or expected.kind != FILE:
-                raise PairsyncError("protocol", f"contents of a path were asked for that was not scanned (action {number})")
+                raise PairsyncError(
+                    "protocol",
+                    f"contents of a path were asked for that was not scanned (action {number})",
+                )
             change = self._scan.changes.get(path)
             before = change.before if change is not None else None
             prefix = None
             if before is not None and before.kind == FILE and before.digest is not None:
                 prefix = (before.size, before.digest)
             requests.append(Wanted(number, path, expected, prefix, growing.matches(path)))
-        tree = Tree(os.dup(self._root_fd))
+        tree = Tree(fsops.duplicate(self._root_fd))
         try:
             for record in send(tree, requests, self._learn):
                 self._beat()
@@ -341,9 +352,9 @@ class LocalReplica:
             fsops.close(parent)
         self._stage = Stage(self._state.directory(b"stage", pair))
         self._backup = Backup(self._state, beginning.run)
-        lookup = _Lookup(self._scan.listings)
+        lookup = Lookup(self._scan.listings)
         ground = Ground(
-            tree=Tree(os.dup(self._root_fd)),
+            tree=Tree(fsops.duplicate(self._root_fd)),
             stage=self._stage,
             backup=self._backup,
             last=self._rules.last,
@@ -372,8 +383,9 @@ class LocalReplica:
 
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, then write it as the pending commit."""
-        assert self._state is not None and self._base is not None
-        rows = self._own_rows(set(recording.keep))
+        assert self._state is not None
+        assert self._base is not None
+        rows = outcome.own_rows(self._scan, self._learned, set(recording.keep))
         leave = set(recording.leave)
         if self._receiver is not None:
             for action in self._receiver.actions:
@@ -381,72 +393,14 @@ class LocalReplica:
                     rows[action.path] = action.want
         rows.update(recording.rows)
         with self._root_locked():
-            self._make_durable(rows)
+            assert self._tree is not None
+            outcome.make_durable(self._tree, rows)
             checksum = self._base.write_pending(recording.commit, sorted(rows.items()))
-            self._save_outcome()
+            changed, gone = outcome.listings(
+                self._scan.listings, self._landed, self._learned, self._before_ns
+            )
+            index.save(self._state.fd, changed, gone)
         return checksum
-
-    def _own_rows(self, keep: set[bytes]) -> dict[bytes, Optional[Entry]]:
-        rows: dict[bytes, Optional[Entry]] = dict.fromkeys(self._scan.dropped)
-        for path, change in self._scan.changes.items():
-            if path in keep:
-                continue
-            entry = change.after
-            if entry is not None and entry.kind == FILE and entry.digest is None:
-                digest = self._learned.get(path)
-                if digest is None:
-                    raise PairsyncError("internal", "a file is to be recorded that was never read")
-                entry = entry._replace(digest=digest)
-            rows[path] = entry
-        return rows
-
-    def _make_durable(self, rows: dict[bytes, Optional[Entry]]) -> None:
-        """Before a base says so, what this host has, and no longer has, must survive a power cut."""
-        if not rows:
-            return
-        if len(rows) > FEW and fsops.sync_file_system(self._root_fd):
-            return
-        assert self._tree is not None
-        directories = set()
-        for path, entry in rows.items():
-            directories.add(parent_of(path))
-            if entry is not None and entry.kind == FILE:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    fd = fsops.open_file(*self._tree.parent(path))
-                    try:
-                        fsops.sync_file(fd)
-                    finally:
-                        fsops.close(fd)
-            elif entry is not None and entry.kind != LINK:
-                directories.add(path)
-        for path in sorted(directories):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                fsops.sync_file(self._tree.directory(path))
-
-    def _save_outcome(self) -> None:
-        """Bring the index up to what the session learned and changed."""
-        assert self._state is not None
-        touched = {parent_of(path) for path in (*self._landed, *self._learned)}
-        gone = {path for path, now in self._landed.items() if now is None}
-        changed: dict[bytes, Listing] = {}
-        landed_in: dict[bytes, dict[bytes, Optional[Seen]]] = {}
-        for path, now in self._landed.items():
-            landed_in.setdefault(parent_of(path), {})[path.rpartition(b"/")[2]] = now
-        for directory in touched:
-            listing = self._scan.listings.get(directory)
-            entries = unpack_listing(listing) if listing is not None else {}
-            prefix = directory + b"/" if directory else b""
-            for name, one in entries.items():
-                digest = self._learned.get(prefix + name, one.digest)
-                if max(one.mtime_ns, one.ctime_ns) >= self._before_ns:
-                    digest = None
-                entries[name] = one._replace(digest=digest)
-            for name, now in landed_in.get(directory, {}).items():
-                entries.pop(name, None)
-                if now is not None:
-                    entries[name] = _trusted(now)
-            changed[directory] = pack_listing(entries)
-        index.save(self._state.fd, changed, gone)
 
     def promote(self, commit: str) -> None:
         """Make the pending commit current."""
@@ -463,7 +417,9 @@ class LocalReplica:
         journal.write_status(self._pair_fd, status)
         journal.write_log(self._state, self._in_session().run, report)
         if self._state_home:
-            journal.remember_root(self._state_home, self._state.replica_id, fsops.real_path(self._root_fd))
+            journal.remember_root(
+                self._state_home, self._state.replica_id, fsops.real_path(self._root_fd)
+            )
 
     def forget(self, pair_id: str) -> bool:
         """Set the base of a pair aside; tell whether there was one."""
@@ -502,7 +458,7 @@ class LocalReplica:
             raise PairsyncError("protocol", "a session must begin before it goes on")
         return self._beginning
 
-    def _root_locked(self) -> ContextManager[None]:
+    def _root_locked(self) -> contextlib.AbstractContextManager[None]:
         assert self._state is not None
         wait = self._in_session().policy.lock_wait
         return root_lock(self._root_fd, self._state.fd, self._shown, wait)
@@ -510,55 +466,3 @@ class LocalReplica:
     def _beat(self, _: int = 0) -> None:
         if self._lock is not None:
             self._lock.beat()
-
-
-class _Lookup:
-    """What the scan saw, by path; remembers the directory looked at last."""
-
-    def __init__(self, listings: dict[bytes, Listing]) -> None:
-        self._listings = listings
-        self._directory: Optional[bytes] = None
-        self._entries: dict[bytes, Seen] = {}
-
-    def seen(self, path: bytes) -> Optional[Seen]:
-        directory, _, name = path.rpartition(b"/")
-        if directory != self._directory:
-            listing = self._listings.get(directory)
-            self._entries = unpack_listing(listing) if listing is not None else {}
-            self._directory = directory
-        return self._entries.get(name)
-
-
-def _trusted(now: Seen) -> Seen:
-    """A received file's digest is kept only if a write right after its swap would have shown:
-    that sets mtime to the swap's time, so the carried mtime must be clearly older."""
-    if now.kind == FILE and now.mtime_ns + _TICK_NS >= now.ctime_ns:
-        return now._replace(digest=None)
-    return now
-
-
-def _lineage(path: bytes) -> tuple[str, tuple[str, ...]]:
-    """Names of a directory and of those above it that are the same for every path to them."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-            machine = stream.read().strip()
-    except OSError:
-        machine = socket.gethostname()
-
-    def name(one: bytes) -> str:
-        status = os.stat(one)
-        return f"{machine}:{status.st_dev}:{status.st_ino}"
-
-    above = []
-    one = path
-    while one not in (b"/", b""):
-        one = os.path.dirname(one)
-        above.append(name(one or b"/"))
-    return name(path), tuple(above)
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from typing import Iterator
+from collections.abc import Iterator
 
 from ..model.errors import PairsyncError
 from . import fsops
@@ -32,9 +32,7 @@ class PairLock:
         directory_fd: the pair's state directory. what: the pair, for messages. wait: seconds
         without progress of the holder after which PairsyncError `locked` is raised.
         """
-        self._fd = os.open(
-            b"lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
-        )
+        self._fd = fsops.open_note(directory_fd, b"lock")
         self._beaten = time.monotonic()
         try:
             _wait(self._fd, self._fd, what, wait)
@@ -61,8 +59,9 @@ def root_lock(root_fd: int, state_fd: int, what: str, wait: int) -> Iterator[Non
 
     Arguments as for PairLock; raises PairsyncError `locked`.
     """
-    held = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
-    sign = os.open(b"lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=state_fd)
+    # Opened again: a lock belongs to one opening, and the root's own stays open for the session.
+    held = fsops.open_dir(root_fd, b".")
+    sign = fsops.open_note(state_fd, b"lock")
     try:
         _wait(held, sign, what, wait)
         _sign(sign)
@@ -89,14 +88,20 @@ def _wait(lock_fd: int, sign_fd: int, what: str, wait: int) -> None:
 
 
 def _sign(fd: int) -> None:
-    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%FT%TZ", time.gmtime())})
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
+    text = json.dumps(
+        {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.strftime("%FT%TZ", time.gmtime()),
+        }
+    )
+    fsops.write_note(fd, text.encode())
 
 
 def _holder(fd: int) -> str:
     try:
-        sign = json.loads(os.pread(fd, 4096, 0))
-        return f"process {int(sign['pid'])} on {str(sign['host'])[:80]} since {str(sign['since'])[:40]}"
+        sign = json.loads(fsops.read_note(fd))
+        host, since = str(sign["host"])[:80], str(sign["since"])[:40]
+        return f"process {int(sign['pid'])} on {host} since {since}"
     except (ValueError, KeyError, TypeError):
         return "another session"

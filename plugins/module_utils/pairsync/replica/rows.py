@@ -10,11 +10,18 @@ a directory in which nothing changed is recognised by comparing two byte strings
 from __future__ import annotations
 
 import struct
-from typing import Iterator, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
 
 from ..model.entry import FILE, LINK, Entry
 
 NO_DIGEST = bytes(32)
+
+# Slower than any clock tick of a local file system; one that keeps whole seconds shows that by
+# times without a fraction.
+TICK_NS = 20_000_000
+COARSE_TICK_NS = 2_000_000_000
+
 _NO_MODE = 0xFFFFFFFF
 
 # name length, kind, mode, size, mtime_ns, ctime_ns, inode; the name follows.
@@ -124,3 +131,22 @@ def unpack_agreed(data: bytes) -> dict[bytes, Entry]:
         offset += length
         found[name] = Entry(kind, None if mode == _NO_MODE else mode, size, 0, digest, target)
     return found
+
+
+class Lookup:
+    """What a scan saw, by path; remembers the directory looked at last."""
+
+    def __init__(self, listings: dict[bytes, Listing]) -> None:
+        """listings: by directory."""
+        self._listings = listings
+        self._directory: Optional[bytes] = None
+        self._entries: dict[bytes, Seen] = {}
+
+    def seen(self, path: bytes) -> Optional[Seen]:
+        """The fingerprint of a path, or None when the scan saw nothing there."""
+        directory, _, name = path.rpartition(b"/")
+        if directory != self._directory:
+            listing = self._listings.get(directory)
+            self._entries = unpack_listing(listing) if listing is not None else {}
+            self._directory = directory
+        return self._entries.get(name)

@@ -10,7 +10,8 @@ prefix that was read.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional
 
 from ..model.entry import FILE, PERMISSION_BITS
 from . import fsops
@@ -23,8 +24,11 @@ CHANGED = "changed while it was read; the next sync takes it"
 
 
 class Wanted(NamedTuple):
-    """A file to send. seen: what the scan saw. prefix: size and digest of the contents last
-    agreed on, if any. may_grow: the policy lists the path as growing."""
+    """A file to send.
+
+    seen: what the scan saw. prefix: size and digest of the contents last agreed on, if any.
+    may_grow: the policy lists the path as growing.
+    """
 
     number: int
     path: bytes
@@ -58,9 +62,7 @@ def send(
             fsops.close(fd)
 
 
-def _send_file(
-    fd: int, one: Wanted, learned: Callable[[Wanted, bytes], None]
-) -> Iterator[Record]:
+def _send_file(fd: int, one: Wanted, learned: Callable[[Wanted, bytes], None]) -> Iterator[Record]:
     before = _seen(fd)
     grew = before != one.seen[:6]
     if grew and not _only_grew(fd, one, before):
@@ -70,7 +72,7 @@ def _send_file(
     if size <= WHOLE_LIMIT:
         data = fsops.read(fd, size)
         digest = digest_bytes(data)
-        reason, grew = _verdict(fd, one, before, len(data), grew)
+        reason, grew = _verdict(fd, one, before, len(data), grew=grew)
         if reason:
             yield Unsent(one.number, reason, False)
             return
@@ -88,7 +90,7 @@ def _send_file(
         digester.feed(data)
         read += len(data)
         yield Piece(one.number, data)
-    reason, grew = _verdict(fd, one, before, read, grew)
+    reason, grew = _verdict(fd, one, before, read, grew=grew)
     if reason:
         yield Unsent(one.number, reason, False)
         return
@@ -99,7 +101,7 @@ def _send_file(
 
 
 def _verdict(
-    fd: int, one: Wanted, before: tuple[int, ...], read: int, grew: bool
+    fd: int, one: Wanted, before: tuple[int, ...], read: int, *, grew: bool
 ) -> tuple[str, bool]:
     """After reading: ("", whether it grew) when what was read may be sent, else a reason."""
     if read != before[2]:

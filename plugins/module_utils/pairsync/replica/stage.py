@@ -21,10 +21,6 @@ from .rows import Seen
 from .swap import At, seen
 from .tree import Tree
 
-# A new directory with more than this in it appears empty and is filled.
-MOST_ENTRIES = 10_000
-MOST_BYTES = 1 << 30
-
 
 class Owner(NamedTuple):
     """Who an object belongs to where it will lie; -1 leaves it as it is."""
@@ -63,14 +59,16 @@ class Stage:
     def __init__(self, fd: int) -> None:
         """fd: the directory, held by the caller's state and taken over here."""
         self.fd = fd
-        self._tree = Tree(os.dup(fd))
+        self._tree = Tree(fsops.duplicate(fd))
         self._umask = os.umask(0)  # modes are given exactly; the stage itself is private
 
     def place(self, name: bytes) -> At:
         """Where a staged path lies; valid until the next call."""
         return At(*self._tree.parent(name))
 
-    def write_file(self, name: bytes, want: Entry, proof: Proof, data: bytes, owner: Owner) -> Optional[Seen]:
+    def write_file(
+        self, name: bytes, want: Entry, proof: Proof, data: bytes, owner: Owner
+    ) -> Optional[Seen]:
         """Stage a small file; None when the bytes are not what the sender vouched for."""
         if len(data) != proof.size or digest_bytes(data) != proof.digest:
             return None

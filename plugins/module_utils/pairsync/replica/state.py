@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`.pairsync/` at a replica's root: its id, and the files and directories of our own.
 
-    replica.json   the replica's random id and the file system it was made on
-    lock           who holds the root
-    index.sqlite   the index
-    pairs/<id>/    base.sqlite, peer.json (who the other replica is), status.json, lock
-    stage/         what is on its way in     backup/   what was displaced, by run
-    log/           events and reports of runs
+replica.json   the replica's random id and the file system it was made on
+lock           who holds the root
+index.sqlite   the index
+pairs/<id>/    base.sqlite, peer.json (who the other replica is), status.json, lock
+stage/         what is on its way in     backup/   what was displaced, by run
+log/           events and reports of runs
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def find(root_fd: int) -> Optional[State]:
         fsops.close(fd)
         raise PairsyncError(
             "root_identity",
-            f"{_shown(root_fd)} is synced by user {_user(owner)}, and this is user {_user(os.geteuid())}",
+            f"{_shown(root_fd)} is synced by user {_user(owner)},"
+            f" and this is user {_user(os.geteuid())}",
             f"run as {_user(owner)}, or set `user: {_user(owner)}` for this tree",
         )
     marker = read_json(fd, b"replica.json")
@@ -100,7 +101,11 @@ def create(root_fd: int, file_system: str) -> State:
     """Give a root its state directory and a new random id, durably."""
     fd = _opened_dir(root_fd, STATE_NAME)
     replica_id = secrets.token_hex(16)
-    write_json(fd, b"replica.json", {"schema": REPLICA_SCHEMA, "id": replica_id, "file_system": file_system})
+    write_json(
+        fd,
+        b"replica.json",
+        {"schema": REPLICA_SCHEMA, "id": replica_id, "file_system": file_system},
+    )
     with contextlib.suppress(FileExistsError):
         ignore = fsops.create_file(fd, b".gitignore", 0o600)
         fsops.write(ignore, b"*\n")

@@ -103,11 +103,11 @@ def _put_back(staged: At, place: At, ours: int, path: bytes, backup: Backup) -> 
         backup.take(staged.fd, staged.name, path)
 
 
-def _replace_weakly(
-    staged: At, place: At, expected: Seen, path: bytes, backup: Backup
-) -> Swapped:
-    """Without an exchange: move the old object aside, then the new one in. The name is missing
-    for a moment, and an object created in that moment is kept."""
+def _replace_weakly(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
+    """Without an exchange: move the old object aside, then the new one in.
+
+    The name is missing for a moment; an object created in that moment is kept.
+    """
     if expected.kind == DIR:
         fsops.remove_dir(place.fd, place.name)
     else:
@@ -149,8 +149,10 @@ def remove_dir(place: At) -> Swapped:
 
 
 def _is(expected: Seen, status: os.stat_result, *, exact: bool) -> bool:
-    """Tell whether an object is what the scan saw. A rename changes ctime, so once moved
-    (exact=False) it is not compared."""
+    """Tell whether an object is what the scan saw.
+
+    A rename changes ctime, so once moved (exact=False) it is not compared.
+    """
     now = seen(status)
     if now.kind != expected.kind or expected.kind == DIR:
         return now.kind == expected.kind

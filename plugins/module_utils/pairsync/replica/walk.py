@@ -280,7 +280,12 @@ class _Walk:
         try:
             if kind == LINK:
                 return Entry(LINK, None, 0, mtime_ns, None, fsops.read_link(fd, name))
-            if digest is None and before is not None and before.kind == FILE and before.size == size:
+            if (
+                digest is None
+                and before is not None
+                and before.kind == FILE
+                and before.size == size
+            ):
                 digest = hash_unchanged(fd, name, record)
         except OSError as error:
             return _problem_entry(f"cannot be read: {error.strerror}")
@@ -299,7 +304,9 @@ class _Walk:
     def _problem(self, path: bytes, reason: str) -> None:
         """Replace what was said about a directory by: it is unknown."""
         change = self.found.changes.get(path)
-        before = change.before if change is not None else self.base.entry(path) if self.base else None
+        before = (
+            change.before if change is not None else self.base.entry(path) if self.base else None
+        )
         self.found.changes[path] = Change(path, before, _problem_entry(reason))
         parent = path.rpartition(b"/")[0]
         self.found.marks.pop(parent, None)
@@ -328,7 +335,7 @@ class _Walk:
         return [(name, held.get(name, status)) for name, status in listed]
 
     def _check_pointers(self) -> None:
-        """Mark pointers that changed while their subtree was walked: they wait for the next round."""
+        """Mark pointers that changed while their subtree was walked: they wait."""
         for path, name, before in self.pointers:
             full = path + b"/" + name if path else name
             change = self.found.changes.get(full)

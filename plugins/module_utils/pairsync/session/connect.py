@@ -68,7 +68,9 @@ def remote_commands(binary: str = "") -> list[str]:
     """Where to look for the binary on a host, in order; one command word each."""
     if binary:
         if _PLAIN_WORD.fullmatch(binary) is None:
-            raise UsageError(f"binary: {binary!r} holds characters that a remote shell would interpret")
+            raise UsageError(
+                f"binary: {binary!r} holds characters that a remote shell would interpret"
+            )
         return [binary]
     return [SYSTEM_BINARY, USER_BINARY]
 
@@ -123,7 +125,9 @@ class _Stderr:
         """All of it, once the process has ended; made printable."""
         self._thread.join(2)
         text = bytes(self._data).decode("utf-8", "replace")
-        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines())
+        return "\n".join(
+            "".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines()
+        )
 
 
 def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool) -> RemoteReplica:
@@ -145,7 +149,8 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
             "install OpenSSH's client (Debian: `apt-get install openssh-client`,"
             " RHEL: `dnf install openssh-clients`)",
         ) from error
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     said = _Stderr(process)
     read_fd = process.stdout.fileno()
     reader = FrameReader(read_fd, spec.label)
@@ -186,8 +191,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 _SSH_SAYS = (
-    ("host_key", ("host key verification failed", "host identification has changed", "host key is known")),
-    ("auth", ("permission denied", "too many authentication failures", "no supported authentication")),
+    (
+        "host_key",
+        ("host key verification failed", "host identification has changed", "host key is known"),
+    ),
+    (
+        "auth",
+        ("permission denied", "too many authentication failures", "no supported authentication"),
+    ),
     (
         "unreachable",
         (
@@ -235,7 +246,12 @@ def _explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: byte
         )
     if code == _SSH_FAILED:
         kind = classify_ssh(said)
-        return PairsyncError(kind, f"ssh to {host} failed: {last or 'no reason given'}", _ADVICE[kind].format(host=host), host)
+        return PairsyncError(
+            kind,
+            f"ssh to {host} failed: {last or 'no reason given'}",
+            _ADVICE[kind].format(host=host),
+            host,
+        )
     if printed:
         return PairsyncError(
             "noise",
@@ -253,8 +269,7 @@ def _explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: byte
 
 _ADVICE = {
     "host_key": "check that it is the right host, then put its key into known_hosts",
-    "auth": "install a key for that account, or load it into the agent: `ssh {host} true` must work without a question",
+    "auth": "install a key for that account, or load it into the agent:"
+    " `ssh {host} true` must work without a question",
     "unreachable": "check name, network and that sshd runs: `ssh {host} true` must work",
 }
-
-

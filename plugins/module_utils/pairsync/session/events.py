@@ -9,8 +9,9 @@ only way back in is the answer to a Question.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Union
+from typing import Any, Callable, Union
 
 from ..model.report import Outcome, item_json
 
@@ -126,7 +127,12 @@ class Question:
 
     def as_json(self) -> dict[str, Any]:
         """The event as one JSON object."""
-        return {"event": "question", "id": self.id, "text": self.text, "answers": list(self.answers)}
+        return {
+            "event": "question",
+            "id": self.id,
+            "text": self.text,
+            "answers": list(self.answers),
+        }
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,17 @@ class Finished:
 
 
 Event = Union[
-    Hello, Phase, ReplicaReady, ScanDone, Remark, PlanItem, PlanReady, Question, Progress, Result, Finished
+    Hello,
+    Phase,
+    ReplicaReady,
+    ScanDone,
+    Remark,
+    PlanItem,
+    PlanReady,
+    Question,
+    Progress,
+    Result,
+    Finished,
 ]
 Emit = Callable[[Event], None]
 Ask = Callable[[Question], str]

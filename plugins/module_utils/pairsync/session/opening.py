@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first phase: are these two replicas what they were, and what did they last agree on?
+"""The first phase: are the replicas what they were, and what did they last agree on.
 
 Nothing is written before every guard here has been passed.
 """
@@ -84,12 +84,14 @@ def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
             raise PairsyncError(
                 "root_missing",
                 f"{replica.display} was synced before, and is not there now",
-                "mount or restore it; to start anew, run `pairsync forget` for this pair and make the directory",
+                "mount or restore it; to start anew, run `pairsync forget` for this pair"
+                " and make the directory",
                 replica.label,
             )
         raise PairsyncError(
             "root_identity",
-            f"{replica.display} was synced before, and is another directory now (its .pairsync is gone)",
+            f"{replica.display} was synced before, and is another directory now"
+            " (its .pairsync is gone)",
             "mount or restore the right one; if this is meant, run `pairsync forget` for this pair:"
             " the next sync then deletes nothing",
             replica.label,
@@ -99,10 +101,10 @@ def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
 def same_file_system(spec: PairSpec, a: Replica, b: Replica) -> bool:
     """With one id at both ends: True if both hosts see one directory, else PairsyncError."""
     nonce = secrets.token_hex(16)
-    a.shares(nonce, True)
-    if b.shares(nonce, False):
+    a.shares(nonce, write=True)
+    if b.shares(nonce, write=False):
         return True
-    a.shares(nonce, False)
+    a.shares(nonce, write=False)
     raise PairsyncError(
         "replica_cloned",
         f"{spec.a.display} and {spec.b.display} carry the same id, but are different directories",
@@ -128,5 +130,3 @@ def _settled(one: BaseState, other: BaseState) -> tuple[str, str]:
     if one.pending in (other.pending, other.current):
         return "promote", one.pending
     return "drop", one.current
-
-

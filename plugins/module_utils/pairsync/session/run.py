@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -95,7 +95,9 @@ def run_session(
         run.error = error
     except KeyboardInterrupt:
         run.error = PairsyncError(
-            "interrupted", "the session was interrupted", "run the same command again; it goes on where it stopped"
+            "interrupted",
+            "the session was interrupted",
+            "run the same command again; it goes on where it stopped",
         )
     run.seconds = time.monotonic() - clock
     run.wire_bytes = sum(replica.wire_bytes for replica in replicas)
@@ -136,9 +138,7 @@ class _Session:
             return
         bases = self._begin(*opened)
         self.emit(Phase("scan"))
-        scans = self._both(
-            lambda: self.a.scan(bases.verb_a), lambda: self.b.scan(bases.verb_b)
-        )
+        scans = self._both(lambda: self.a.scan(bases.verb_a), lambda: self.b.scan(bases.verb_b))
         for side, found in zip("ab", scans):
             self.emit(ScanDone(side, found.entries, len(found.changes), found.seconds))
         items = self._plan(bases, scans, opened)
@@ -158,7 +158,9 @@ class _Session:
         created = tuple(one.missing for one in opened)
         for place, new in zip((spec.a, spec.b), created):
             if new:
-                verb = "would be created" if self.options.dry_run else "did not exist and was created"
+                verb = (
+                    "would be created" if self.options.dry_run else "did not exist and was created"
+                )
                 self._note(f"{place.display} {verb}")
         if not self.options.dry_run:
             opened = self._both(
@@ -167,7 +169,9 @@ class _Session:
             )
         for side, place, one, new in zip("ab", (spec.a, spec.b), opened, created):
             self.emit(
-                ReplicaReady(side, place.label or "local", one.host, one.path, one.version, one.build, new)
+                ReplicaReady(
+                    side, place.label or "local", one.host, one.path, one.version, one.build, new
+                )
             )
         if opened[0].replica_id and opened[0].replica_id == opened[1].replica_id:
             same_file_system(spec, self.a, self.b)
@@ -272,12 +276,10 @@ class _Session:
         for changes, (entries, _) in zip((a, b), answers):
             for path, entry in entries:
                 changes[path] = changes[path]._replace(after=entry)
-        return frozenset(
-            (side, path) for side, (_, paths) in zip("ab", answers) for path in paths
-        )
+        return frozenset((side, path) for side, (_, paths) in zip("ab", answers) for path in paths)
 
     def _clock_offset(self, opened: tuple[Opened, Opened]) -> tuple[int, int]:
-        """b's clock minus a's, and how far off that may be; in nanoseconds."""
+        """B's clock minus a's, and how far off that may be; in nanoseconds."""
         uncertainty = self._answered_ns - self._asked_ns
         return opened[1].clock_ns - opened[0].clock_ns, uncertainty
 
@@ -419,12 +421,13 @@ class _Session:
     def _both(self, on_a: Callable[[], T], on_b: Callable[[], U]) -> tuple[T, U]:
         """Do two things at once; when one fails, the other is told to stop."""
         pool = ThreadPoolExecutor(2)
-        futures = (pool.submit(on_a), pool.submit(on_b))
+        first, second = pool.submit(on_a), pool.submit(on_b)
+        futures: list[Future[Any]] = [first, second]
         try:
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in finished:
                 future.result()
-            return futures[0].result(), futures[1].result()
+            return first.result(), second.result()
         except BaseException:
             self.stopped = True
             wait(futures, _PATIENCE_SECONDS)
@@ -456,7 +459,11 @@ def _dir_gone(change: Change) -> bool:
 
 
 def _files(actions: list[Action]) -> int:
-    return sum(1 for one in actions if one.want is not None and one.want.kind == FILE and not one.props_only)
+    return sum(
+        1
+        for one in actions
+        if one.want is not None and one.want.kind == FILE and not one.props_only
+    )
 
 
 def _bytes(actions: list[Action]) -> int:
@@ -467,11 +474,11 @@ def _summary(items: list[Item], labels: dict[str, str]) -> tuple[str, ...]:
     """What the plan comes to, in Unison's words."""
     to_b = sum(1 for item in items if item.decision == A_TO_B)
     to_a = sum(1 for item in items if item.decision == B_TO_A)
-    left = sum(1 for item in items if item.decision not in (A_TO_B, B_TO_A, EQUAL) and not item.note)
+    left = sum(
+        1 for item in items if item.decision not in (A_TO_B, B_TO_A, EQUAL) and not item.note
+    )
     return (
         f"{to_a + to_b} items will be synced, {left} skipped",
         f"{to_b} to be synced from {labels['a']} to {labels['b']}",
         f"{to_a} to be synced from {labels['b']} to {labels['a']}",
     )
-
-

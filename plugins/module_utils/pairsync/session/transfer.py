@@ -13,7 +13,20 @@ from dataclasses import dataclass, field
 from typing import Callable, Optional
 
 from ..model.entry import FILE, Entry, is_below, parent_of
-from ..model.plan import A_TO_B, B_TO_A, BOTH, CONFLICT, DONE, EQUAL, ERROR, HELD, PLANNED, SKIP, SKIPPED, Item
+from ..model.plan import (
+    A_TO_B,
+    B_TO_A,
+    BOTH,
+    CONFLICT,
+    DONE,
+    EQUAL,
+    ERROR,
+    HELD,
+    PLANNED,
+    SKIP,
+    SKIPPED,
+    Item,
+)
 from ..model.report import Outcome, display
 from ..reconcile.actions import Action, agreed
 from ..replica.contents import Begin, Done, Piece, Whole
@@ -144,7 +157,11 @@ def recording(items: list[Item], ways: tuple[Way, Way], commit: str) -> tuple[Re
                 leave[0 if way.direction == A_TO_B else 1].append(action.number)
             elif not action.by_reference:
                 keep.add(part.path)
-                _set(rows, part.path, _arrived(agreed(rows.get(part.path, part.base), part, item), done))
+                _set(
+                    rows,
+                    part.path,
+                    _arrived(agreed(rows.get(part.path, part.base), part, item), done),
+                )
                 leave[0 if way.direction == A_TO_B else 1].append(action.number)
     explicit = list(rows.items())
     kept = sorted(keep)

@@ -11,7 +11,8 @@ path is never one string, and a component is checked where it is read.
 from __future__ import annotations
 
 import struct
-from typing import Callable, Iterable, Optional, TypeVar
+from collections.abc import Iterable
+from typing import Callable, Optional, TypeVar
 
 from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, SPECIAL, STATE_NAME, Change, Entry
 from ..model.errors import ProtocolError
@@ -68,7 +69,9 @@ class Writer:
             return
         kind, mode, size, mtime_ns, digest, target = entry
         self._parts.append(
-            _ENTRY.pack(kind, _NO_MODE if mode is None else mode, size, mtime_ns, digest is not None)
+            _ENTRY.pack(
+                kind, _NO_MODE if mode is None else mode, size, mtime_ns, digest is not None
+            )
         )
         if digest is not None:
             self._parts.append(digest)
@@ -291,7 +294,7 @@ def read_proof(reader: Reader) -> Proof:
     size, mtime_ns, grew, digest = reader.fields(_PROOF)
     if grew > 1:
         raise reader.fault("a malformed proof")
-    return Proof(size, mtime_ns, bytes(digest), bool(grew))  # type: ignore[arg-type]  # struct gives bytes for 32s
+    return Proof(size, mtime_ns, bytes(digest), bool(grew))
 
 
 def encode_record(record: Record) -> bytes:

@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first bytes: who is there, and do both ends understand each other?
+"""The first bytes: who is there, and whether both ends understand each other.
 
 The client speaks first: a HELLO frame with a random nonce. The agent answers with a line that
 repeats the nonce, then its own HELLO frame. Whatever comes before that line was printed by a

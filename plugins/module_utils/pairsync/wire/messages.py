@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from ..model.errors import CODES, PairsyncError, ProtocolError, UsageError
 from ..model.spec import parse_policy, policy_json
@@ -46,15 +47,30 @@ def field(value: Mapping[str, Any], key: str, kind: type[T], host: str) -> T:
 
 def read_opened(value: Mapping[str, Any], host: str) -> Opened:
     """The reply to open and create."""
-    texts = ("host", "path", "user", "version", "build", "replica_id", "identity")
-    flags = ("missing", "parent", "empty")
+
+    def text(key: str) -> str:
+        return field(value, key, str, host)
+
+    def flag(key: str) -> bool:
+        return field(value, key, bool, host)
+
     ancestors = field(value, "ancestors", list, host)
     peers = field(value, "peers", list, host)
-    if not all(isinstance(one, str) for one in ancestors) or not all(isinstance(one, dict) for one in peers):
+    if not all(isinstance(one, str) for one in ancestors) or not all(
+        isinstance(one, dict) for one in peers
+    ):
         raise ProtocolError(f"{host} sent a malformed description of its replica", host)
     return Opened(
-        **{key: field(value, key, str, host) for key in texts},
-        **{key: field(value, key, bool, host) for key in flags},
+        host=text("host"),
+        path=text("path"),
+        user=text("user"),
+        version=text("version"),
+        build=text("build"),
+        replica_id=text("replica_id"),
+        missing=flag("missing"),
+        parent=flag("parent"),
+        empty=flag("empty"),
+        identity=text("identity"),
         ancestors=tuple(ancestors),
         peers=tuple(peers),
         clock_ns=field(value, "clock_ns", int, host),
@@ -93,7 +109,12 @@ def read_beginning(value: Mapping[str, Any], host: str) -> Beginning:
 
 
 def _plain(name: str, host: str) -> None:
-    if not name or len(name) > 64 or not all(char.isalnum() or char == "-" for char in name) or not name.isascii():
+    if (
+        not name
+        or len(name) > 64
+        or not all(char.isalnum() or char == "-" for char in name)
+        or not name.isascii()
+    ):
         raise ProtocolError(f"{host} sent an id with characters that are not allowed", host)
 
 

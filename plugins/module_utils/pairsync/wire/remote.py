@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Callable, Iterator, Optional, Union
+from collections.abc import Iterator
+from typing import Any, Callable, Optional, Union
 
 from ..model.entry import Entry
 from ..model.errors import PairsyncError, ProtocolError
@@ -64,7 +65,7 @@ class RemoteReplica:
         """See interface.Replica."""
         return messages.read_opened(self._call("create", {})[0], self._host)
 
-    def shares(self, nonce: str, write: bool) -> bool:
+    def shares(self, nonce: str, *, write: bool) -> bool:
         """See interface.Replica."""
         return self._flag(self._call("shares", {"nonce": nonce, "write": write})[0])
 
@@ -95,7 +96,9 @@ class RemoteReplica:
         first, second = self._split(reply, "entries", answer)
         rows = codec.read_list(first, self._host, codec.read_row)
         if [path for path, _ in rows] != files:
-            raise ProtocolError(f"{self._host} answered about other files than it was asked", self._host)
+            raise ProtocolError(
+                f"{self._host} answered about other files than it was asked", self._host
+            )
         hidden = codec.read_list(second, self._host, codec.read_path)
         return [(path, entry) for path, entry in rows if entry is not None], hidden
 
@@ -109,7 +112,9 @@ class RemoteReplica:
                 return
             for record in codec.decode_records(got, self._host):
                 if record.number not in asked:
-                    raise ProtocolError(f"{self._host} sent a file that nobody asked for", self._host)
+                    raise ProtocolError(
+                        f"{self._host} sent a file that nobody asked for", self._host
+                    )
                 yield record
 
     def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
@@ -119,7 +124,7 @@ class RemoteReplica:
         number, answers = self._start("receive", {"actions": len(listed)}, data)
         self._receiving = number
         # The answer is not waited for: an error is raised by the feed() or finish() after it.
-        threading.Thread(target=self._watch, args=(number, answers), daemon=True).start()
+        threading.Thread(target=self._watch, args=(answers,), daemon=True).start()
 
     def feed(self, record: Record) -> None:
         """See interface.Replica."""
@@ -165,7 +170,9 @@ class RemoteReplica:
 
     # -- calls ----------------------------------------------------------------------------------
 
-    def _call(self, operation: str, arguments: dict[str, Any], data: bytes = b"") -> tuple[dict[str, Any], bytes]:
+    def _call(
+        self, operation: str, arguments: dict[str, Any], data: bytes = b""
+    ) -> tuple[dict[str, Any], bytes]:
         number, answers = self._start(operation, arguments, data)
         got = self._next(number, answers)
         if isinstance(got, bytes):
@@ -186,7 +193,9 @@ class RemoteReplica:
         self._writer.put(CALL, number, messages.encode({**arguments, "op": operation}))
         return number, answers
 
-    def _next(self, number: int, answers: queue.Queue[_Got]) -> Union[bytes, tuple[dict[str, Any], bytes]]:
+    def _next(
+        self, number: int, answers: queue.Queue[_Got]
+    ) -> Union[bytes, tuple[dict[str, Any], bytes]]:
         got = answers.get()
         if isinstance(got, bytes):
             return got
@@ -196,7 +205,7 @@ class RemoteReplica:
             raise got
         return got
 
-    def _watch(self, number: int, answers: queue.Queue[_Got]) -> None:
+    def _watch(self, answers: queue.Queue[_Got]) -> None:
         # The call stays open for its whole session: its failure may come at any later time.
         while True:
             got = answers.get()
@@ -222,11 +231,15 @@ class RemoteReplica:
                     continue
                 answers = self._calls.get(frame.number)
                 if answers is None:
-                    raise ProtocolError(f"{self._host} answered a question nobody asked", self._host)
+                    raise ProtocolError(
+                        f"{self._host} answered a question nobody asked", self._host
+                    )
                 if frame.type == BULK:
                     data = bulk.setdefault(frame.number, bytearray())
                     if len(data) + len(frame.payload) > MOST_BULK:
-                        raise ProtocolError(f"{self._host} sent more data than an answer can have", self._host)
+                        raise ProtocolError(
+                            f"{self._host} sent more data than an answer can have", self._host
+                        )
                     data += frame.payload
                 elif frame.type == CONTENTS:
                     answers.put(frame.payload)
@@ -234,9 +247,13 @@ class RemoteReplica:
                     data = bulk.pop(frame.number, bytearray())
                     answers.put((messages.decode(frame.payload, self._host), bytes(data)))
                 elif frame.type == FAIL:
-                    answers.put(messages.read_error(messages.decode(frame.payload, self._host), self._host))
+                    answers.put(
+                        messages.read_error(messages.decode(frame.payload, self._host), self._host)
+                    )
                 else:
-                    raise ProtocolError(f"{self._host} sent a frame that only a session sends", self._host)
+                    raise ProtocolError(
+                        f"{self._host} sent a frame that only a session sends", self._host
+                    )
         except (PairsyncError, OSError, ValueError) as error:
             self._break(error)
 

@@ -11,12 +11,15 @@ from typing import Any, Callable
 from ..model.errors import PairsyncError, ProtocolError
 from ..replica.interface import Recording, Replica
 from . import codec, messages
-from .frames import BULK, CALL, CONTENTS, FAIL, REPLY, BEAT, Frame, FrameReader, FrameWriter
+from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
 from .handshake import answer
 from .limits import MOST_BULK
 
 _CLIENT = "the session"
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
+
+_Answer = tuple[dict[str, Any], bytes]
+_Handler = Callable[[int, dict[str, Any], bytes], _Answer]
 
 
 def serve(read_fd: int, write_fd: int, replica: Replica, build: str) -> None:
@@ -41,6 +44,20 @@ class _Agent:
         self._bulk: dict[int, bytearray] = {}
         self._receiving = -1
         self._failed: dict[int, PairsyncError] = {}
+        self._operations: dict[str, _Handler] = {
+            "open": self._open,
+            "create": self._create,
+            "shares": self._shares,
+            "begin": self._begin,
+            "scan": self._scan,
+            "details": self._details,
+            "receive": self._receive,
+            "finish": self._finish,
+            "record": self._record,
+            "promote": self._promote,
+            "end": self._end,
+            "forget": self._forget,
+        }
 
     def run(self) -> None:
         while True:
@@ -84,10 +101,10 @@ class _Agent:
                     target=self._send, args=(frame.number, wanted), name="send", daemon=True
                 ).start()
                 return
-            handler = _OPERATIONS.get(operation)
+            handler = self._operations.get(operation)
             if handler is None:
                 raise ProtocolError(f"{_CLIENT} asked for an unknown operation")
-            reply, data = handler(self, frame.number, arguments, bulk)
+            reply, data = handler(frame.number, arguments, bulk)
         except PairsyncError as error:
             self._fail(frame.number, error)
             return
@@ -117,22 +134,23 @@ class _Agent:
 
     # -- operations -----------------------------------------------------------------------------
 
-    def _open(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _open(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         return self._replica.open(messages.field(arguments, "path", str, _CLIENT))._asdict(), b""
 
-    def _create(self, *_: object) -> tuple[dict[str, Any], bytes]:
+    def _create(self, *_: object) -> _Answer:
         return self._replica.create()._asdict(), b""
 
-    def _shares(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _shares(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         nonce = messages.field(arguments, "nonce", str, _CLIENT)
         if not nonce.isalnum() or len(nonce) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed nonce")
-        return {"found": self._replica.shares(nonce, messages.field(arguments, "write", bool, _CLIENT))}, b""
+        write = messages.field(arguments, "write", bool, _CLIENT)
+        return {"found": self._replica.shares(nonce, write=write)}, b""
 
-    def _begin(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _begin(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         return self._replica.begin(messages.read_beginning(arguments, _CLIENT))._asdict(), b""
 
-    def _scan(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _scan(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         verb = messages.field(arguments, "base", str, _CLIENT)
         if verb not in ("keep", "promote", "drop", "reset"):
             raise ProtocolError(f"{_CLIENT} sent an unknown verb for the base")
@@ -142,7 +160,7 @@ class _Agent:
         reply = {"entries": found.entries, "seconds": found.seconds, "dropped": len(dropped)}
         return reply, dropped + changes
 
-    def _details(self, _: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+    def _details(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         files, directories = _split(bulk, arguments, "files")
         entries, hidden = self._replica.details(
             codec.read_list(files, _CLIENT, codec.read_path),
@@ -151,7 +169,7 @@ class _Agent:
         rows = codec.write_list(entries, codec.write_row)
         return {"entries": len(rows)}, rows + codec.write_list(hidden, codec.write_path)
 
-    def _receive(self, number: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+    def _receive(self, number: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         actions, incomplete = _split(bulk, arguments, "actions")
         self._replica.receive(
             codec.read_list(actions, _CLIENT, codec.read_action),
@@ -160,12 +178,12 @@ class _Agent:
         self._receiving = number
         return {}, b""
 
-    def _finish(self, *_: object) -> tuple[dict[str, Any], bytes]:
+    def _finish(self, *_: object) -> _Answer:
         if self._receiving in self._failed:
             raise self._failed[self._receiving]
         return {}, codec.write_list(self._replica.finish(), codec.write_done)
 
-    def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> tuple[dict[str, Any], bytes]:
+    def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, keep = _split(bulk, arguments, "rows")
         leave = messages.field(arguments, "leave", list, _CLIENT)
         recording = Recording(
@@ -176,17 +194,17 @@ class _Agent:
         )
         return {"checksum": self._replica.record(recording)}, b""
 
-    def _promote(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _promote(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         self._replica.promote(messages.field(arguments, "commit", str, _CLIENT))
         return {}, b""
 
-    def _end(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _end(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         report = arguments.get("report")
         status = messages.field(arguments, "status", dict, _CLIENT)
         self._replica.end(status, report if isinstance(report, dict) else None)
         return {}, b""
 
-    def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> tuple[dict[str, Any], bytes]:
+    def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         pair = messages.field(arguments, "pair_id", str, _CLIENT)
         if not pair.isalnum() or len(pair) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed pair id")
@@ -199,21 +217,3 @@ def _split(bulk: bytes, arguments: dict[str, Any], key: str) -> tuple[bytes, byt
     if not 0 <= size <= len(bulk):
         raise ProtocolError(f"{_CLIENT} sent lists of the wrong length")
     return bulk[:size], bulk[size:]
-
-
-_Handler = Callable[[_Agent, int, "dict[str, Any]", bytes], "tuple[dict[str, Any], bytes]"]
-
-_OPERATIONS: dict[str, _Handler] = {
-    "open": _Agent._open,
-    "create": _Agent._create,
-    "shares": _Agent._shares,
-    "begin": _Agent._begin,
-    "scan": _Agent._scan,
-    "details": _Agent._details,
-    "receive": _Agent._receive,
-    "finish": _Agent._finish,
-    "record": _Agent._record,
-    "promote": _Agent._promote,
-    "end": _Agent._end,
-    "forget": _Agent._forget,
-}

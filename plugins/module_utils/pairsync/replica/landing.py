@@ -1,0 +1,300 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Landing: give staged objects their names, change modes, delete; one result per action.
+
+A change underneath skips an action, an error fails it, and an error of the whole file system
+ends the session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from ..model.entry import DIR, Entry, is_below, parent_of
+from ..model.errors import PairsyncError
+from ..model.pathspec import PathSet
+from ..model.plan import DONE, FAILED, HELD, SKIPPED
+from ..model.report import display
+from ..reconcile.actions import Action
+from . import fsops, swap
+from .backup import Backup
+from .contents import Done
+from .rows import Seen
+from .stage import Owner, Stage, finish_dir, is_dir, owner_in
+from .swap import At, Swapped
+from .tree import Tree
+from .units import Unit, Units
+
+# Up to this many files are made durable one by one; more at once, by file system.
+FEW = 16
+
+_WHOLE_FILE_SYSTEM = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "has no quota left",
+    errno.EROFS: "is read-only",
+    errno.EIO: "reports input/output errors",
+}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the receiving side stands on.
+
+    expected: what the scan saw at a path. locked: holds the root for a moment. landed: is told
+    what is at a path now (None: nothing). beat: shows that there is progress.
+    """
+
+    tree: Tree
+    stage: Stage
+    backup: Backup
+    last: PathSet
+    expected: Callable[[bytes], Optional[Seen]]
+    locked: Callable[[], AbstractContextManager[None]]
+    landed: Callable[[bytes, Optional[Seen]], None]
+    beat: Callable[[], None]
+
+
+class Landing:
+    """The swaps of one session on one replica, and their results by action number."""
+
+    def __init__(self, ground: Ground, units: Units) -> None:
+        self._ground = ground
+        self._units = units
+        self._owners: dict[bytes, Owner] = {}
+        self.results: dict[int, Done] = {}
+        self.weak = False
+
+    def settle(self, action: Action, done: Done) -> None:
+        """Set an action's result."""
+        self.results[action.number] = done._replace(number=action.number)
+
+    def fail(self, action: Action, error: OSError) -> None:
+        """Set an action's result after an error; raise when the whole file system is in trouble."""
+        self.settle(action, failure(error))
+
+    def owner(self, directory: bytes) -> Owner:
+        """Who a new object in a directory belongs to."""
+        found = self._owners.get(directory)
+        if found is None:
+            try:
+                found = owner_in(fsops.fstat(self._ground.tree.directory(directory)))
+            except OSError:
+                found = Owner()
+            self._owners[directory] = found
+        return found
+
+    def owner_of(self, action: Action) -> Owner:
+        """Who an action's object belongs to where it lands."""
+        unit = self._units.of(action)
+        if unit is not None:
+            return self.owner(parent_of(unit.top.path))
+        if action.have is not None:
+            try:
+                parent, name = self._ground.tree.parent(action.path)
+                return owner_in(fsops.fstat(parent), fsops.lstat(parent, name))
+            except OSError:
+                return Owner()
+        return self.owner(parent_of(action.path))
+
+    # -- large new directories ------------------------------------------------------------------
+
+    def make_plain_dirs(self) -> None:
+        """Make the directories that are too large to be staged whole."""
+        for action in self._units.plain_dirs:
+            self._attempt(action, self._make_dir)
+
+    def _make_dir(self, action: Action) -> Swapped:
+        parent, name = self._ground.tree.parent(action.path)
+        try:
+            fsops.make_dir(parent, name)
+        except FileExistsError:
+            return Swapped(swap.APPEARED)
+        return Swapped()
+
+    def finish_plain_dirs(self) -> None:
+        """Give them their owner and mode, now that they are filled."""
+        for action in reversed(self._units.plain_dirs):
+            if self.results[action.number].result != DONE or action.want is None:
+                continue
+            with contextlib.suppress(OSError):
+                directory = self._ground.tree.directory(action.path)
+                finish_dir(directory, action.want, self.owner(parent_of(action.path)))
+                self._ground.landed(action.path, _dir_seen(action.want))
+
+    # -- creating and replacing -----------------------------------------------------------------
+
+    def land(self, actions: list[Action], units: list[Unit]) -> None:
+        """Make staged objects durable, then give them their names, one right after the other."""
+        if not actions and not units:
+            return
+        for unit in units:
+            self._close_unit(unit)
+        with self._ground.locked():
+            self._make_staged_durable(actions, units=bool(units))
+            for unit in units:
+                self._land_unit(unit)
+            for action in actions:
+                self._attempt(action, self._create if action.have is None else self._replace)
+
+    def _close_unit(self, unit: Unit) -> None:
+        """Finish a staged directory from the inside out; without a pointer to what is missing."""
+        missing = [action.path for action in unit.actions if action.number in self.results]
+        for action in unit.actions:
+            if action.path not in unit.seen or not self._ground.last.matches(action.path):
+                continue
+            around = parent_of(action.path)
+            absent = next((path for path in missing if is_below(path, around)), None)
+            if absent is not None:
+                self._ground.stage.discard(unit.staged_name(action.path))
+                self.settle(action, held_for(absent))
+        owner = self.owner(parent_of(unit.top.path))
+        for action in reversed(unit.actions):
+            if action.want is not None and action.want.kind == DIR:
+                self._ground.stage.finish_dir(unit.staged_name(action.path), action.want, owner)
+        self._ground.stage.forget()
+
+    def _make_staged_durable(self, actions: list[Action], *, units: bool) -> None:
+        stage = self._ground.stage
+        if (units or len(actions) > FEW) and fsops.sync_file_system(stage.fd):
+            return
+        stage.sync([self._units.staged_name(action) for action in actions])
+
+    def _land_unit(self, unit: Unit) -> None:
+        done = self._attempt(unit.top, self._create if unit.top.have is None else self._replace)
+        for action in unit.actions[1:]:
+            if action.number in self.results:
+                continue
+            self.settle(action, self.results[unit.top.number])
+            if not done or action.want is None:
+                continue
+            seen = unit.seen.get(action.path)
+            self._ground.landed(action.path, seen if seen is not None else _dir_seen(action.want))
+
+    def _create(self, action: Action) -> Swapped:
+        staged, place = self._places(action)
+        swapped = swap.create(staged, place)
+        if not swapped.reason:
+            self._note_landed(action, place)
+        return swapped
+
+    def _replace(self, action: Action) -> Swapped:
+        expected = self._ground.expected(action.path)
+        if expected is None:
+            return Swapped(swap.CHANGED)
+        staged, place = self._places(action)
+        swapped = swap.replace(staged, place, expected, action.path, self._ground.backup)
+        if expected.kind == DIR or is_dir(action.want):
+            self._ground.tree.forget()
+        if not swapped.reason:
+            self._note_landed(action, At(*self._ground.tree.parent(action.path)))
+        return swapped
+
+    def _places(self, action: Action) -> tuple[At, At]:
+        return (
+            self._ground.stage.place(self._units.staged_name(action)),
+            At(*self._ground.tree.parent(action.path)),
+        )
+
+    def _note_landed(self, action: Action, place: At) -> None:
+        want = action.want
+        if want is not None and want.kind == DIR:
+            self._ground.landed(action.path, _dir_seen(want))
+        else:
+            digest = want.digest if want is not None else None
+            self._ground.landed(action.path, swap.seen(fsops.lstat(place.fd, place.name), digest))
+
+    # -- permissions and deletions --------------------------------------------------------------
+
+    def set_modes(self, actions: list[Action]) -> None:
+        """Change permissions where nothing else is to change."""
+        for action in actions:
+            self._attempt(action, self._set_mode)
+
+    def _set_mode(self, action: Action) -> Swapped:
+        want, have = action.want, action.have
+        assert want is not None
+        parent, name = self._ground.tree.parent(action.path)
+        now = swap.seen(fsops.lstat(parent, name))
+        mode_moved = have is not None and have.mode is not None and now.mode != have.mode
+        if have is None or now.kind != have.kind or mode_moved:
+            return Swapped(swap.CHANGED)
+        if want.mode is not None:
+            fsops.set_mode_at(parent, name, want.mode)
+        expected = self._ground.expected(action.path)
+        after = swap.seen(fsops.lstat(parent, name))
+        # The contents' digest still holds if nothing but the mode changed since the scan.
+        same = expected is not None and expected[2:6] == now[2:6]
+        digest = expected.digest if same and expected is not None else None
+        self._ground.landed(action.path, after._replace(digest=digest))
+        return Swapped()
+
+    def delete(self, doomed: list[Action], held: list[bytes]) -> None:
+        """Delete, and swap in what replaces a directory, deepest first.
+
+        held: pointer files that were not swapped in; nothing around them is deleted.
+        """
+        if not doomed:
+            return
+        with self._ground.locked():
+            for action in reversed(doomed):
+                pointer = next((one for one in held if is_below(action.path, parent_of(one))), None)
+                if pointer is not None:
+                    self.settle(action, Done(0, HELD, f"held with {display(pointer)}"))
+                else:
+                    self._attempt(action, self._remove if action.want is None else self._replace)
+
+    def _remove(self, action: Action) -> Swapped:
+        if is_dir(action.have):
+            self._ground.tree.forget()
+            swapped = swap.remove_dir(At(*self._ground.tree.parent(action.path)))
+        else:
+            expected = self._ground.expected(action.path)
+            if expected is None:
+                return Swapped(swap.CHANGED)
+            place = At(*self._ground.tree.parent(action.path))
+            swapped = swap.remove(place, expected, action.path, self._ground.backup)
+        if not swapped.reason:
+            self._ground.landed(action.path, None)
+        return swapped
+
+    def _attempt(self, action: Action, step: Callable[[Action], Swapped]) -> bool:
+        """Run one step of an action that has no result yet; tell whether it was done."""
+        if action.number in self.results:
+            return False
+        try:
+            swapped = step(action)
+        except OSError as error:
+            self.fail(action, error)
+            return False
+        self.weak = self.weak or swapped.weak
+        self.settle(action, Done(0, SKIPPED if swapped.reason else DONE, swapped.reason))
+        return not swapped.reason
+
+
+def held_for(absent: bytes) -> Done:
+    """The result of a pointer file whose surroundings are incomplete."""
+    reason = f"held: {display(absent)}, which it may point to, has not arrived"
+    return Done(0, HELD, reason)
+
+
+def failure(error: OSError) -> Done:
+    """The result of one failed action; raises PairsyncError when it is not about that one alone."""
+    what = _WHOLE_FILE_SYSTEM.get(error.errno or 0)
+    if what is not None:
+        raise PairsyncError(
+            "space",
+            f"the file system {what}",
+            "put that right and run the same command again; nothing was lost",
+        ) from error
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return Done(0, FAILED, "its directory is not there")
+    return Done(0, FAILED, (error.strerror or str(error)).lower())
+
+
+def _dir_seen(want: Entry) -> Seen:
+    return Seen(DIR, 0o755 if want.mode is None else want.mode, 0, 0, 0, 0)
