@@ -305,9 +305,11 @@ def plan_present(module: AnsibleModule, place: Place, now: State, links: list[Pa
     else:
         directory = staging.stage(module, place, digest)
     order = now.order
-    if directory != now.linked:  # what was linked until now is the one to go back to
-        order = [name for name in now.order if name not in (now.linked, directory)]
-        order += [name for name in (now.linked, directory) if name]
+    if directory != now.linked or directory not in order:
+        # What was linked until now, if it still is there, is the one to go back to.
+        before = [now.linked] if now.linked in now.order and now.linked != directory else []
+        others = [name for name in now.order if name not in (now.linked, directory)]
+        order = [*others, *before, directory]
     others = [name for name in order if name != directory]
     after = linking(place, directory, order, links)
     return without(place, after, others[: max(0, len(others) - module.params["keep"])])
