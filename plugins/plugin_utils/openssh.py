@@ -81,7 +81,7 @@ def settings(command: Sequence[str], destination: str, host: str) -> Settings:
         raise UsageError(f"{host}: ssh refuses its configuration: {said[-1]}", "correct it")
     values: dict[str, list[str]] = {}
     for line in answer.stdout.splitlines():
-        key, _, value = line.partition(" ")
+        key, _blank, value = line.partition(" ")
         values.setdefault(key.lower(), []).append(value)
     return _settings({key: one[0] for key, one in values.items()}, values.get("identityfile", []))
 

@@ -28,8 +28,9 @@ HOSTS = ("gpu1", "gpu2", "gpu3", "gpu4")
 GROUPS = {"gpu": HOSTS, "one": ("gpu1",), "none": ()}
 
 
-def compiled(trees: str, hosts=HOSTS, groups=GROUPS) -> tuple[Pair, ...]:
+def compiled(trees: str, *, known: bool = True) -> tuple[Pair, ...]:
     text = "plugin: pairsync.fleet.pairs\ntrees:\n" + trees
+    hosts, groups = (HOSTS, GROUPS) if known else ((), {})
     return compile_pairs(parse_pairs_file(text, Path("pairs.yml")), hosts, groups)
 
 
@@ -108,7 +109,7 @@ def test_what_the_inventory_does_not_have(tree, expected):
 
 def test_an_unknown_host_is_told_about_the_order_of_files():
     with pytest.raises(PairsFileError, match=r"files load in name order, so hosts\.yml is read be"):
-        compiled("  t: {replicas: {gpu1: /d, gpu9: /d}}\n", hosts=(), groups={})
+        compiled("  t: {replicas: {gpu1: /d, gpu9: /d}}\n", known=False)
 
 
 def test_mirrors_in_a_circle_are_refused_across_trees():
