@@ -21,8 +21,10 @@ PAIRS = "plugin: pairsync.fleet.pairs\ntrees: {demo: {replicas: {left: /l, right
 @pytest.fixture
 def adhoc(tmp_path):
     """A function that runs one module on the pair."""
-    (tmp_path / "hosts.yml").write_text(HOSTS)
-    (tmp_path / "pairs.yml").write_text(PAIRS)
+    inventory = tmp_path / "inv"
+    inventory.mkdir()
+    (inventory / "hosts.yml").write_text(HOSTS)
+    (inventory / "pairs.yml").write_text(PAIRS)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
         "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
@@ -32,7 +34,7 @@ def adhoc(tmp_path):
     def run(module: str, arguments: str) -> subprocess.CompletedProcess[str]:
         ansible = Path(sys.executable).parent / "ansible"
         return subprocess.run(
-            [str(ansible), "-i", tmp_path, "left+right@demo", "-m", module, "-a", arguments],
+            [str(ansible), "-i", inventory, "left+right@demo", "-m", module, "-a", arguments],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
