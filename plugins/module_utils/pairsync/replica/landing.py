@@ -217,11 +217,10 @@ class Landing:
 
     def _set_mode(self, action: Action) -> Swapped:
         want, have = action.want, action.have
-        assert want is not None
         parent, name = self._ground.tree.parent(action.path)
         now = swap.seen(fsops.lstat(parent, name))
         mode_moved = have is not None and have.mode is not None and now.mode != have.mode
-        if have is None or now.kind != have.kind or mode_moved:
+        if want is None or have is None or now.kind != have.kind or mode_moved:
             return Swapped(swap.CHANGED)
         if want.mode is not None:
             fsops.set_mode_at(parent, name, want.mode)

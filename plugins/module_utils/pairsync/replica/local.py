@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from .. import __version__
 from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below
-from ..model.errors import PairsyncError
+from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..reconcile.actions import Action
@@ -35,6 +35,8 @@ from .state import State
 from .swap import seen
 from .tree import Tree
 from .walk import Rules, Scan, scan
+
+T = TypeVar("T")
 
 
 class LocalReplica:
@@ -147,8 +149,7 @@ class LocalReplica:
         )
 
     def _check_file_system(self) -> None:
-        assert self._state is not None
-        now, then = guard.file_system(self._root_fd), self._state.file_system
+        now, then = guard.file_system(self._root_fd), _needed(self._state).file_system
         if then and now != then:
             raise PairsyncError(
                 "root_identity",
@@ -159,16 +160,15 @@ class LocalReplica:
 
     def shares(self, nonce: str, *, write: bool) -> bool:
         """Write a nonce, or tell whether it is there; the writer removes it in close()."""
-        assert self._state is not None
+        fd = _needed(self._state).fd
         name = b"nonce-" + nonce.encode("ascii")
         if write:
-            fsops.close(fsops.create_file(self._state.fd, name))
+            fsops.close(fsops.create_file(fd, name))
             return True
         try:
-            fsops.lstat(self._state.fd, name)
+            fsops.unlink(fd, name)
         except FileNotFoundError:
             return False
-        fsops.unlink(self._state.fd, name)
         return True
 
     # -- base and scan --------------------------------------------------------------------------
@@ -242,9 +242,8 @@ class LocalReplica:
 
     def _probe(self) -> int:
         """The file system's own now, less one tick of its clock; in nanoseconds."""
-        assert self._state is not None
         try:
-            fd = fsops.open_note(self._state.fd, b"probe")
+            fd = fsops.open_note(_needed(self._state).fd, b"probe")
         except OSError:
             return 0  # trust nothing
         try:
@@ -287,9 +286,8 @@ class LocalReplica:
             return entry if entry is not None else Entry(FILE)
         self._beat()
         expected = self._lookup.seen(path)
-        assert self._tree is not None
         try:
-            fd = fsops.open_file(*self._tree.parent(path))
+            fd = fsops.open_file(*_needed(self._tree).parent(path))
             try:
                 digest = None
                 if expected is not None and seen(fsops.fstat(fd))[:6] == expected[:6]:
@@ -312,7 +310,6 @@ class LocalReplica:
 
     def send(self, wanted: list[tuple[int, bytes]]) -> Iterator[Record]:
         """The contents of scanned files, by action number, in order."""
-        assert self._root_fd >= 0
         growing = PathSet(self._in_session().policy.growing)
         lookup = Lookup(self._scan.listings)
         requests = []
@@ -342,16 +339,15 @@ class LocalReplica:
 
     def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
         """Prepare to bring the actions about."""
-        assert self._state is not None
-        beginning = self._in_session()
+        beginning, held = self._in_session(), _needed(self._state)
         pair = beginning.pair_id.encode("ascii")
-        parent = self._state.directory(b"stage")
+        parent = held.directory(b"stage")
         try:
             state.remove_tree(parent, pair)  # what a session that died left behind
         finally:
             fsops.close(parent)
-        self._stage = Stage(self._state.directory(b"stage", pair))
-        self._backup = Backup(self._state, beginning.run)
+        self._stage = Stage(held.directory(b"stage", pair))
+        self._backup = Backup(held, beginning.run)
         lookup = Lookup(self._scan.listings)
         ground = Ground(
             tree=Tree(fsops.duplicate(self._root_fd)),
@@ -368,46 +364,44 @@ class LocalReplica:
 
     def feed(self, record: Record) -> None:
         """Take one record of contents."""
-        assert self._receiver is not None
-        self._receiver.feed(record)
+        _needed(self._receiver).feed(record)
 
     def finish(self) -> list[Done]:
         """Swap everything in; what became of each action."""
-        assert self._receiver is not None
-        done = self._receiver.finish()
+        receiver = _needed(self._receiver)
+        done = receiver.finish()
         self._results = {one.number: one for one in done}
-        self.weak = self._receiver.weak
+        self.weak = receiver.weak
         return done
 
     # -- recording ------------------------------------------------------------------------------
 
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, then write it as the pending commit."""
-        assert self._state is not None
-        assert self._base is not None
+        held, base = _needed(self._state), _needed(self._base)
         rows = outcome.own_rows(self._scan, self._learned, set(recording.keep))
         leave = set(recording.leave)
         if self._receiver is not None:
             for action in self._receiver.actions:
-                if action.number not in leave and self._results[action.number].result == DONE:
+                done = self._results.get(action.number)
+                if done is not None and done.result == DONE and action.number not in leave:
                     rows[action.path] = action.want
         rows.update(recording.rows)
         with self._root_locked():
-            assert self._tree is not None
-            outcome.make_durable(self._tree, rows)
-            checksum = self._base.write_pending(recording.commit, sorted(rows.items()))
+            outcome.make_durable(_needed(self._tree), rows)
+            checksum = base.write_pending(recording.commit, sorted(rows.items()))
             changed, gone = outcome.listings(
                 self._scan.listings, self._landed, self._learned, self._before_ns
             )
-            index.save(self._state.fd, changed, gone)
+            index.save(held.fd, changed, gone)
         return checksum
 
     def promote(self, commit: str) -> None:
         """Make the pending commit current."""
-        assert self._base is not None
-        if self._base.commits.pending != commit:
+        base = _needed(self._base)
+        if base.commits.pending != commit:
             raise PairsyncError("protocol", "another commit is pending than the one to promote")
-        self._base.promote()
+        base.promote()
         journal.write_peer(self._pair_fd, self._in_session().peer)
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
@@ -454,15 +448,19 @@ class LocalReplica:
     # -- small things ---------------------------------------------------------------------------
 
     def _in_session(self) -> Beginning:
-        if self._beginning is None:
-            raise PairsyncError("protocol", "a session must begin before it goes on")
-        return self._beginning
+        return _needed(self._beginning)
 
     def _root_locked(self) -> contextlib.AbstractContextManager[None]:
-        assert self._state is not None
         wait = self._in_session().policy.lock_wait
-        return root_lock(self._root_fd, self._state.fd, self._shown, wait)
+        return root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait)
 
     def _beat(self, _: int = 0) -> None:
         if self._lock is not None:
             self._lock.beat()
+
+
+def _needed(value: Optional[T]) -> T:
+    """A part of the session that must be there by now, unless the caller breaks the order."""
+    if value is None:
+        raise ProtocolError("a session must begin before it goes on")
+    return value

@@ -93,9 +93,8 @@ class Receiver:
         stage = self._ground.stage
         for action in unit.actions:
             want = action.want
-            assert want is not None
             name = unit.staged_name(action.path)
-            if want.kind == DIR:
+            if want is None or want.kind == DIR:
                 stage.make_dir(name)
             elif want.kind == LINK:
                 unit.seen[action.path] = stage.write_link(name, want, owner)

@@ -13,7 +13,7 @@ import re
 import secrets
 import subprocess
 import threading
-from typing import NamedTuple, Optional
+from typing import IO, NamedTuple, cast
 
 from ..model.errors import PairsyncError, UsageError
 from ..model.spec import ReplicaSpec
@@ -52,16 +52,14 @@ def connect(spec: ReplicaSpec, local: Local, *, batch: bool) -> Replica:
     """
     if spec.local:
         return LocalReplica(local.build, local.state_home)
-    last: Optional[PairsyncError] = None
-    for command in remote_commands(spec.binary):
+    *likely, last = remote_commands(spec.binary)
+    for command in likely:
         try:
             return _connect(spec, [command, "agent"], local, batch=batch)
         except PairsyncError as error:
             if error.code != "binary_missing":
                 raise
-            last = error
-    assert last is not None
-    raise last
+    return _connect(spec, [last, "agent"], local, batch=batch)
 
 
 def remote_commands(binary: str = "") -> list[str]:
@@ -105,19 +103,15 @@ def ssh_argv(spec: ReplicaSpec, *, batch: bool) -> list[str]:
 class _Stderr:
     """Keeps the end of what a process says on its standard error."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._data = bytearray()
-        self._process = process
+        self._stream = stream
         self._thread = threading.Thread(target=self._run, name="ssh says", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        stream = self._process.stderr
-        assert stream is not None
-        while True:
-            data = stream.read1(4096) if hasattr(stream, "read1") else stream.read(4096)
-            if not data:
-                return
+        # The pipe is unbuffered: a read returns what is there.
+        for data in iter(lambda: self._stream.read(4096), b""):
             self._data += data
             del self._data[:-_MOST_STDERR]
 
@@ -149,17 +143,15 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
             "install OpenSSH's client (Debian: `apt-get install openssh-client`,"
             " RHEL: `dnf install openssh-clients`)",
         ) from error
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said = _Stderr(process)
-    read_fd = process.stdout.fileno()
+    to_agent, from_agent = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+    said = _Stderr(cast("IO[bytes]", process.stderr))
+    read_fd = from_agent.fileno()
     reader = FrameReader(read_fd, spec.label)
-    writer = FrameWriter(process.stdin.fileno())
+    writer = FrameWriter(to_agent.fileno())
 
     def hang_up() -> str:
         # Its output is left to end by itself: a thread may still be reading it.
-        if process.stdin is not None:
-            process.stdin.close()
+        to_agent.close()
         _end(process)
         return said.text()
 

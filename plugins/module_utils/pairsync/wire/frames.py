@@ -63,9 +63,7 @@ class FrameReader:
         length, kind, number = _HEADER.unpack(header)
         if length > MOST_FRAME or not HELLO <= kind <= BEAT:
             raise ProtocolError(f"{self._host} sent something that is no frame", self._host)
-        payload = self._exactly(length, at_start=False)
-        assert payload is not None
-        return Frame(kind, number, payload)
+        return Frame(kind, number, self._exactly(length, at_start=False) or b"")
 
     def _exactly(self, size: int, *, at_start: bool) -> Optional[bytes]:
         parts: list[bytes] = []
