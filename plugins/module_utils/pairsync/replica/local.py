@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from .. import __version__
 from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below
