@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Optional
 
-from ..model.entry import FILE, LINK, Entry, parent_of
+from ..model.entry import FILE, LINK, Entry, blocked, parent_of
 from ..model.errors import PairsyncError
 from . import fsops
 from .landing import FEW
@@ -26,9 +26,10 @@ def own_rows(
     """
     rows: dict[bytes, Optional[Entry]] = dict.fromkeys(scan.dropped)
     for path, change in scan.changes.items():
-        if path in keep:
-            continue
         entry = change.after
+        # What is not synced has no row, also where the plan only notes it.
+        if path in keep or blocked(entry):
+            continue
         if entry is not None and entry.kind == FILE and entry.digest is None:
             digest = learned.get(path)
             if digest is None:

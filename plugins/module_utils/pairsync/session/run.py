@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
 from .. import __version__
-from ..model.entry import DIR, FILE, Change
+from ..model.entry import DIR, FILE, Change, blocked
 from ..model.errors import EXIT_FATAL, PairsyncError
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
@@ -366,7 +366,11 @@ class _Session:
             not bases.commit
             or for_a.rows
             or any(found.dropped for found in scans)
-            or any(change.path not in kept for found in scans for change in found.changes)
+            or any(
+                change.path not in kept and not blocked(change.after)
+                for found in scans
+                for change in found.changes
+            )
             or any(done.result == "done" for way in ways for done in way.done.values())
         )
         if not news:
