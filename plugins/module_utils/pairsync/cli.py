@@ -14,7 +14,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -43,6 +43,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             return EXIT_FATAL
         return int(_COMMANDS[options.command](options))
     except PairsyncError as error:
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            _report_refusal(error)
         return _fail(error)
     except BrokenPipeError:
         return EXIT_FATAL
@@ -54,6 +56,15 @@ def _fail(error: PairsyncError) -> int:
     where = f"{error.host}: " if error.host and error.host not in error.message else ""
     sys.stderr.write(f"pairsync: {where}{error}\n")
     return error.exit_code
+
+
+def _report_refusal(error: PairsyncError) -> None:
+    """A report for a command line that did not lead to a session."""
+    from .model.report import Run, report_json
+
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    run = Run(run="", started=now, a="", b="", version=__version__, error=error)
+    sys.stdout.write(json.dumps(report_json(run)) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,14 +218,17 @@ def _read_spec(options: argparse.Namespace) -> PairSpec:
         "max_delete": options.max_delete,
         "lock_wait": options.lock_wait,
         "timeout": options.timeout,
-        "backup": False if options.no_backup else None,
+        "backup": {"enabled": False} if options.no_backup else None,
     }
     if options.ignore:
         given["ignore"] = [*spec.policy.ignore, *options.ignore]
     set_here = {key: value for key, value in given.items() if value is not None}
     checked = parse_policy(set_here)
     policy = replace(spec.policy, **{key: getattr(checked, key) for key in set_here})
-    return replace(spec, policy=policy, route=options.route or spec.route)
+    unattended = options.spec or options.batch or not sys.stdin.isatty()
+    return replace(
+        spec, policy=policy, route=options.route or (spec.route if unattended else "auto")
+    )
 
 
 def _load_json(name: str) -> Any:
@@ -264,6 +278,10 @@ def _sync(options: argparse.Namespace) -> int:
 
     dry_run = options.command == "plan"
     batch = options.batch or options.json or not sys.stdin.isatty()
+    if spec.route != "relay" and not spec.a.local and not spec.b.local:
+        code = _sync_elsewhere(spec, options, batch=batch)
+        if code is not None:
+            return code
 
     def connected() -> Any:
         return connect(spec.a, local, batch=batch), connect(spec.b, local, batch=batch)
@@ -291,6 +309,53 @@ def _sync(options: argparse.Namespace) -> int:
 
 def _route(spec: PairSpec) -> str:
     return "direct" if spec.a.local or spec.b.local else "relay"
+
+
+def _sync_elsewhere(spec: PairSpec, options: argparse.Namespace, *, batch: bool) -> Optional[int]:
+    """Two other hosts: the session runs on the first one, and this process is its front end.
+
+    None when the route is `auto` and the first host cannot reach the second: then this one relays.
+    """
+    from .frontends.terminal import Terminal
+    from .session.elsewhere import run_elsewhere
+
+    arguments = [options.command]
+    if options.confirm:
+        arguments += ["--confirm", options.confirm]
+    asks = not (options.batch or options.json or options.command == "plan")
+    if not asks:
+        arguments.append("--batch")
+    terminal = Terminal(sys.stderr if options.json else sys.stdout, sys.stdin if asks else None)
+
+    def handle(event: Mapping[str, Any]) -> None:
+        if options.events:
+            sys.stdout.write(json.dumps(event) + "\n")
+            sys.stdout.flush()
+        elif not options.json:
+            terminal.handle(event)
+
+    def answer(event: Mapping[str, Any]) -> str:
+        if not options.events:
+            return terminal.ask(str(event["text"]))
+        return str(json.loads(sys.stdin.readline() or "{}").get("answer", "q"))
+
+    report = run_elsewhere(spec, arguments, handle, answer if asks else None, batch=batch)
+    error = report.get("error")
+    no_way = error and error["code"] in ("unreachable", "auth") and error["host"] == spec.b.label
+    if spec.route == "auto" and no_way:
+        sys.stderr.write(
+            f"pairsync: {spec.a.label} cannot reach {spec.b.label} ({error['message']});"
+            " all data goes through this host instead\n"
+        )
+        return None
+    handle({"event": "report", "report": report})
+    if options.json:
+        sys.stdout.write(json.dumps(report) + "\n")
+    if error and not options.events:
+        _fail(
+            PairsyncError(error["code"], error["message"], error["next"] or "", error["host"] or "")
+        )
+    return int(report["exit"])
 
 
 def _end_on_signals(timeout: int) -> None:

@@ -31,15 +31,27 @@ SMALL_DELETION = 20
 
 
 @dataclass(frozen=True)
+class Retention:
+    """How long the backup keeps displaced objects; the newest version of a path always.
+
+    enabled: False keeps them only until the pair's next session. keep: versions of one path.
+    days: age after which a version may go.
+    """
+
+    enabled: bool = True
+    keep: int = 10
+    days: int = 30
+
+
+@dataclass(frozen=True)
 class Policy:
     """One pair's rules; the same on both hosts.
 
     prefer: who wins a conflict, or "" to leave conflicts. last: path specifications of pointer
     files, swapped in after everything else. growing: files that travel as the prefix that was
     read. paths: restricts the session to these subtrees. max_delete: the largest share of the
-    base, in percent, that one session may delete on a replica. backup: whether displaced objects
-    are kept beyond the next session. lock_wait: seconds to wait for a holder that makes no
-    progress. timeout: seconds after which the session gives up, 0 for never.
+    base, in percent, that one session may delete on a replica. lock_wait: seconds to wait for a
+    holder that makes no progress. timeout: seconds after which the session gives up, 0 for never.
     """
 
     mode: str = "two-way"
@@ -49,7 +61,7 @@ class Policy:
     growing: tuple[str, ...] = DEFAULT_GROWING
     paths: tuple[str, ...] = ()
     max_delete: int = 50
-    backup: bool = True
+    backup: Retention = Retention()
     lock_wait: int = 60
     timeout: int = 0
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any, Callable
 
 from .errors import UsageError
 from .pathspec import PathSet
-from .policy import MODES, PREFERENCES, ROUTES, Policy
+from .policy import MODES, PREFERENCES, ROUTES, Policy, Retention
 
 SCHEMA = "pairsync.spec/1"
 
@@ -146,8 +146,15 @@ def spec_json(spec: PairSpec) -> dict[str, Any]:
     for key in _POLICY_KEYS:
         value = getattr(spec.policy, key)
         if value != getattr(default, key):
-            data[key] = list(value) if isinstance(value, tuple) else value
+            data[key] = _plain(value)
     return data
+
+
+def _plain(value: Any) -> Any:
+    """A policy value as JSON has it."""
+    if isinstance(value, Retention):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 _REPLICA_KEYS: dict[str, Callable[[Any, str], Any]] = {}
@@ -251,6 +258,22 @@ def _preference(value: Any, where: str) -> str:
     return "" if value == "" else _choice(value, PREFERENCES, where)
 
 
+def _retention(value: Any, where: str) -> Retention:
+    if isinstance(value, bool):
+        return Retention(enabled=value)
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: a mapping such as {{keep: 10, days: 30}} is expected")
+    _refuse_unknown(value, tuple(_RETENTION_KEYS), where)
+    fields = {key: _RETENTION_KEYS[key](one, f"{where}.{key}") for key, one in value.items()}
+    return Retention(**fields)
+
+
+_RETENTION_KEYS: dict[str, Callable[[Any, str], Any]] = {
+    "enabled": _flag,
+    "keep": _number(1, 10**6),
+    "days": _number(0, 10**6),
+}
+
 _REPLICA_KEYS.update(
     path=_text,
     local=_flag,
@@ -271,7 +294,7 @@ _POLICY_KEYS: dict[str, Callable[[Any, str], Any]] = {
     "growing": _texts,
     "paths": _paths,
     "max_delete": _number(0, 100),
-    "backup": _flag,
+    "backup": _retention,
     "lock_wait": _number(0, 86400),
     "timeout": _number(0, 10**7),
 }
@@ -279,7 +302,4 @@ _POLICY_KEYS: dict[str, Callable[[Any, str], Any]] = {
 
 def policy_json(policy: Policy) -> dict[str, Any]:
     """Write a policy as the mapping that parse_policy reads."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in ((key, getattr(policy, key)) for key in _POLICY_KEYS)
-    }
+    return {key: _plain(getattr(policy, key)) for key in _POLICY_KEYS}

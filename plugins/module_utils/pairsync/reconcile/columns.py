@@ -34,6 +34,8 @@ def compare(part: Part) -> Columns:
     if contents in (A_TO_B, B_TO_A):
         winner, loser = (a, b) if contents == A_TO_B else (b, a)
         if winner is None or loser is None or winner.kind != loser.kind:
+            if loser is not None and base is not None and not same_mode(base, loser):
+                return Columns(CONFLICT, NONE, _lost_permissions(contents, winner))
             # Created, deleted or of another type: permissions go with the contents.
             return Columns(contents, NONE, reason)
     if a is None or b is None or a.kind != b.kind or a.kind not in (FILE, DIR):
@@ -67,6 +69,13 @@ def conflict_reason(base: Optional[Entry], a: Optional[Entry], b: Optional[Entry
     if base is None:
         return "different on the two sides, and never synced before"
     return "contents changed on both sides"
+
+
+def _lost_permissions(contents: str, winner: Optional[Entry]) -> str:
+    """As for contents: what one side changed does not disappear because the other deleted it."""
+    gone, kept = ("a", "b") if contents == A_TO_B else ("b", "a")
+    verb = "deleted" if winner is None else "replaced"
+    return f"{verb} on {gone}, permissions changed on {kept}"
 
 
 def _props(base: Optional[Entry], a: Entry, b: Entry) -> tuple[str, bool]:

@@ -44,7 +44,7 @@ def decide(
         elif policy.mode == "mirror":
             decided.append(_mirror(item, policy, newer, first=first, confirmed=confirmed))
         elif policy.mode == "push":
-            decided.append(_push(item, policy, newer))
+            decided.append(_push(item, policy, interactive, newer))
         else:
             decided.append(_two_way(item, policy, newer, interactive=interactive))
     return decided
@@ -62,8 +62,10 @@ def _two_way(
 
 
 def _never_synced_props(item: Item) -> bool:
-    base = item.parts[0].base
-    return item.column == PROPS and item.decision == A_TO_B and (base is None or base.mode is None)
+    if item.column != PROPS or item.decision != A_TO_B:
+        return False
+    base, a = item.parts[0].base, item.parts[0].a
+    return base is None or base.mode is None or (a is not None and a.kind != base.kind)
 
 
 def _mirror(
@@ -82,13 +84,11 @@ def _mirror(
     return item._replace(recommendation=A_TO_B, decision=A_TO_B)
 
 
-def _push(item: Item, policy: Policy, newer: Callable[[Item], str]) -> Item:
+def _push(item: Item, policy: Policy, interactive: bool, newer: Callable[[Item], str]) -> Item:
     """A's changes go to b where b is unchanged; what b did on its own is only noted."""
     if item.decision == B_TO_A:
         return item._replace(decision=SKIP, note=True, reason="changed on b only; mode is push")
-    if item.decision == CONFLICT:
-        return _preferred(item, policy, newer)
-    return item
+    return _two_way(item, policy, interactive, newer)
 
 
 def _preferred(item: Item, policy: Policy, newer: Callable[[Item], str]) -> Item:
@@ -101,8 +101,8 @@ def _preferred(item: Item, policy: Policy, newer: Callable[[Item], str]) -> Item
             decision = A_TO_B if decision == B_TO_A else B_TO_A
     if decision == CONFLICT:
         return item._replace(decision=CONFLICT)
-    if policy.mode == "push" and decision == B_TO_A:
-        return item._replace(decision=CONFLICT)
+    if policy.mode != "two-way" and decision == B_TO_A:
+        return item._replace(decision=CONFLICT)  # a is never changed
     return item._replace(decision=decision, reason=f"prefer {policy.prefer}")
 
 

@@ -96,9 +96,7 @@ def _takes_subtree(a: Optional[Change], b: Optional[Change]) -> bool:
     """Tell whether what happened at this path concerns everything below it."""
     if _problem(a) or _problem(b) or _dir_gone(a) or _dir_gone(b):
         return True
-    if a is None or b is None or a.after is None or b.after is None:
-        return False
-    return a.after.kind != b.after.kind and DIR in (a.after.kind, b.after.kind)
+    return a is not None and b is not None and _is_dir(a.after) != _is_dir(b.after)
 
 
 def _blocked(
@@ -160,11 +158,9 @@ def _held(
         where = display(news[0]) if news else "its permissions"
         verb = "deleted" if (part.a if gone == "a" else part.b) is None else "replaced"
         reason = f"{verb} on {gone}, but {where} changed on the other side"
-    elif same_contents(part.a, part.b):
+    elif same_contents(part.a, part.b) or _is_dir(part.a) == _is_dir(part.b):
         return None
     else:
-        if part.a is None or part.b is None or DIR not in (part.a.kind, part.b.kind):
-            return None
         reason = conflict_reason(part.base, part.a, part.b)
     inner_parts = (part_of(one, changes_a.get(one), changes_b.get(one)) for one in below)
     parts = (part, *inner_parts)

@@ -4,25 +4,33 @@
 """The backup: displaced objects themselves, by run, under the path they had.
 
 `backup/<run>/<path>` holds the very inode that was replaced or deleted, so that a program that
-still writes into it loses nothing.
+still writes into it loses nothing. A run of which nothing is to be kept is `<run>.brief`, and
+goes when the pair is synced next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
+import stat
+import time
+from collections.abc import Iterator
 from typing import Optional
 
+from ..model.policy import Retention
 from . import fsops
-from .state import State
+from .state import State, remove_tree
 from .tree import Tree
+
+_BRIEF = ".brief"
 
 
 class Backup:
     """Where one run puts what it displaces."""
 
     def __init__(self, state: State, run: str) -> None:
-        """run: the run's id; its directory is made when something is first displaced."""
+        """run: a name from run_name(); its directory is made when something is first displaced."""
         self._state = state
         self._run = run.encode()
         self._tree: Optional[Tree] = None
@@ -74,3 +82,74 @@ class Backup:
         if self._tree is not None:
             self._tree.close()
             self._tree = None
+
+
+def run_name(run: str, retention: Retention) -> str:
+    """What a run's directory in the backup is called."""
+    return run if retention.enabled else run + _BRIEF
+
+
+def prune(state: State, retention: Retention, now: float) -> None:
+    """Drop versions beyond the retention, oldest first; the newest of each path stays.
+
+    now: seconds since the epoch.
+    """
+    root = state.directory(b"backup")
+    try:
+        runs = sorted(name for name in fsops.names(root) if not name.endswith(_BRIEF.encode()))
+        versions: dict[bytes, list[bytes]] = {}
+        for run in runs:
+            for path in _objects(root, run):
+                versions.setdefault(path, []).append(run)
+        oldest = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now - retention.days * 86400)).encode()
+        for path, held in versions.items():
+            for place, run in enumerate(held[:-1]):
+                if run < oldest or len(held) - place > retention.keep:
+                    _drop(root, run, path)
+    finally:
+        fsops.close(root)
+
+
+def drop_brief(state: State) -> None:
+    """Remove what was kept only until this session."""
+    root = state.directory(b"backup")
+    try:
+        for name in fsops.names(root):
+            if name.endswith(_BRIEF.encode()):
+                remove_tree(root, name)
+    finally:
+        fsops.close(root)
+
+
+def _objects(parent: int, name: bytes) -> Iterator[bytes]:
+    """Paths of all files and links below a directory, relative to it."""
+    fd = fsops.open_dir(parent, name)
+    try:
+        for inner, status in fsops.list_dir(fd):
+            if isinstance(status, OSError):
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                for path in _objects(fd, inner):
+                    yield inner + b"/" + path
+            else:
+                yield inner
+    finally:
+        fsops.close(fd)
+
+
+def _drop(root: int, run: bytes, path: bytes) -> None:
+    """Remove one version, and the directories that held nothing else."""
+    tree = Tree(fsops.duplicate(root))
+    try:
+        fsops.unlink(*tree.parent(run + b"/" + path))
+        parts = [run, *path.split(b"/")[:-1]]
+        while parts:
+            directory = b"/".join(parts)
+            tree.forget()
+            fsops.remove_dir(*tree.parent(directory))
+            parts.pop()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    finally:
+        tree.close()

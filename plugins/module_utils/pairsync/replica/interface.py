@@ -102,6 +102,10 @@ class Replica(Protocol):
     def wire_bytes(self) -> int:
         """Bytes that went over a connection for this replica; 0 for one on this host."""
 
+    @property
+    def weak(self) -> bool:
+        """Tell, after finish(), whether the file system lacks the atomic renames."""
+
     def open(self, path: str) -> Opened:
         """Look at the root; change nothing."""
 

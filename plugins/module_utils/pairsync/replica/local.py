@@ -20,7 +20,7 @@ from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..reconcile.actions import Action
 from . import fsops, guard, index, journal, outcome, state
-from .backup import Backup
+from .backup import Backup, drop_brief, prune, run_name
 from .base import Base
 from .contents import Done, Record
 from .digest import digest_file
@@ -347,7 +347,8 @@ class LocalReplica:
         finally:
             fsops.close(parent)
         self._stage = Stage(held.directory(b"stage", pair))
-        self._backup = Backup(held, beginning.run)
+        drop_brief(held)
+        self._backup = Backup(held, run_name(beginning.run, beginning.policy.backup))
         lookup = Lookup(self._scan.listings)
         ground = Ground(
             tree=Tree(fsops.duplicate(self._root_fd)),
@@ -408,6 +409,9 @@ class LocalReplica:
         """Keep the session's status, and its report where one is given."""
         if self._state is None or self._pair_fd < 0 or self._in_session().dry_run:
             return
+        if self._backup is not None and self._backup.kept:
+            self._backup.close()
+            prune(self._state, self._in_session().policy.backup, time.time())
         journal.write_status(self._pair_fd, status)
         journal.write_log(self._state, self._in_session().run, report)
         if self._state_home:

@@ -27,7 +27,7 @@ SYSTEM_BINARY = "/usr/bin/pairsync"
 USER_BINARY = "~/.local/bin/pairsync"
 NO_PYTHON = "pairsync: no Python 3.9 or newer"  # what the launcher says; see plugin_utils/binary.py
 
-_NOT_FOUND = 127
+NOT_FOUND = 127
 _SSH_FAILED = 255
 # AES-GCM first: two to three times as fast as OpenSSH's first choice on processors with AES.
 _CIPHERS = (
@@ -100,17 +100,17 @@ def ssh_argv(spec: ReplicaSpec, *, batch: bool) -> list[str]:
     return [*argv, "--", spec.address or spec.label]
 
 
-class _Stderr:
+class StderrTail:
     """Keeps the end of what a process says on its standard error."""
 
     def __init__(self, stream: IO[bytes]) -> None:
+        """stream: unbuffered, so that a read returns what is there."""
         self._data = bytearray()
         self._stream = stream
         self._thread = threading.Thread(target=self._run, name="ssh says", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        # The pipe is unbuffered: a read returns what is there.
         for data in iter(lambda: self._stream.read(4096), b""):
             self._data += data
             del self._data[:-_MOST_STDERR]
@@ -144,7 +144,7 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
             " RHEL: `dnf install openssh-clients`)",
         ) from error
     to_agent, from_agent = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
-    said = _Stderr(cast("IO[bytes]", process.stderr))
+    said = StderrTail(cast("IO[bytes]", process.stderr))
     read_fd = from_agent.fileno()
     reader = FrameReader(read_fd, spec.label)
     writer = FrameWriter(to_agent.fileno())
@@ -162,7 +162,7 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
     except EOFError as error:
         code = process.wait()
         writer.close()
-        raise _explain(spec, command[0], code, said.text(), error.args[0]) from error
+        raise explain(spec, command[0], code, said.text(), error.args[0]) from error
     except BaseException:
         writer.close()
         hang_up()
@@ -217,7 +217,7 @@ def classify_ssh(said: str) -> str:
     return "unreachable"
 
 
-def _explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: bytes) -> PairsyncError:
+def explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: bytes) -> PairsyncError:
     """Why there was no answer from an agent."""
     host = spec.label
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith("debug")]
@@ -229,7 +229,7 @@ def _explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: byte
             "install one there (Debian: `apt-get install python3`, RHEL: `dnf install python3.11`)",
             host,
         )
-    if code == _NOT_FOUND:
+    if code == NOT_FOUND:
         return PairsyncError(
             "binary_missing",
             f"pairsync is not installed on {host} ({binary} is not there)",

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from .. import __version__
 from ..model.entry import DIR, FILE, Change, blocked
-from ..model.errors import EXIT_FATAL, PairsyncError
+from ..model.errors import EXIT_FATAL, PairsyncError, unexpected
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
 from ..model.spec import PairSpec
@@ -99,6 +99,9 @@ def run_session(
             "the session was interrupted",
             "run the same command again; it goes on where it stopped",
         )
+    except Exception as error:
+        # Whatever happens, a program that runs sessions gets a report, and never exit code 1.
+        run.error = unexpected(error)
     run.seconds = time.monotonic() - clock
     run.wire_bytes = sum(replica.wire_bytes for replica in replicas)
     report = report_json(run)
@@ -350,6 +353,13 @@ class _Session:
                 )
             finally:
                 self.run.contents_bytes = self._moved[1]
+            for place, replica in ((self.spec.a, self.a), (self.spec.b, self.b)):
+                if replica.weak:
+                    self._warn(
+                        f"{place.display}: the file system has no atomic exchange of names;"
+                        " a replaced file is missing for a moment, and a late edit may be kept"
+                        " only in the backup"
+                    )
         self.run.outcomes = outcomes_of(items, ways)
         for outcome in self.run.outcomes:
             if outcome.item.decision != EQUAL:

@@ -40,6 +40,7 @@ class RemoteReplica:
         self._writer = writer
         self._host = host
         self._hang_up = hang_up
+        self.weak = False
         self._number = 0
         self._calls: dict[int, queue.Queue[_Got]] = {}
         self._lock = threading.Lock()
@@ -139,7 +140,8 @@ class RemoteReplica:
     def finish(self) -> list[Done]:
         """See interface.Replica."""
         self._flush()
-        _, data = self._call("finish", {})
+        reply, data = self._call("finish", {})
+        self.weak = messages.field(reply, "weak", bool, self._host)
         if self._receive_error is not None:
             raise self._receive_error
         return codec.read_list(data, self._host, codec.read_done)

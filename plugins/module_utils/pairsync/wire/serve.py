@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, Callable
 
-from ..model.errors import PairsyncError, ProtocolError
+from ..model.errors import PairsyncError, ProtocolError, unexpected
 from ..replica.interface import Recording, Replica
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
@@ -87,7 +88,7 @@ class _Agent:
         try:
             for record in codec.decode_records(frame.payload, _CLIENT):
                 self._replica.feed(record)
-        except PairsyncError as error:
+        except Exception as error:
             self._fail(frame.number, error)
 
     def _call(self, frame: Frame) -> None:
@@ -105,13 +106,15 @@ class _Agent:
             if handler is None:
                 raise ProtocolError(f"{_CLIENT} asked for an unknown operation")
             reply, data = handler(frame.number, arguments, bulk)
-        except PairsyncError as error:
+        except Exception as error:
+            # Also what nobody foresaw reaches the session as an answer, not as a silence.
             self._fail(frame.number, error)
             return
         self._writer.put_bulk(frame.number, data)
         self._writer.put(REPLY, frame.number, messages.encode(reply))
 
-    def _fail(self, number: int, error: PairsyncError) -> None:
+    def _fail(self, number: int, cause: Exception) -> None:
+        error = cause if isinstance(cause, PairsyncError) else unexpected(cause)
         self._failed[number] = error
         self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
 
@@ -129,8 +132,9 @@ class _Agent:
             if gathered:
                 self._writer.put(CONTENTS, number, b"".join(gathered))
             self._writer.put(REPLY, number, b"{}")
-        except PairsyncError as error:
-            self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
+        except Exception as error:
+            with contextlib.suppress(ProtocolError):  # nobody is there any more
+                self._fail(number, error)
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -181,7 +185,8 @@ class _Agent:
     def _finish(self, *_: object) -> _Answer:
         if self._receiving in self._failed:
             raise self._failed[self._receiving]
-        return {}, codec.write_list(self._replica.finish(), codec.write_done)
+        done = codec.write_list(self._replica.finish(), codec.write_done)
+        return {"weak": self._replica.weak}, done
 
     def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, keep = _split(bulk, arguments, "rows")
