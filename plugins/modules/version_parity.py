@@ -29,6 +29,7 @@ attributes:
   idempotent:
     support: full
   platform:
+    support: full
     platforms: linux
   action:
     support: full

@@ -88,7 +88,7 @@ def all_at_once(
                 return
             answers[index] = questions[index]()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in questions[:WORKERS]]
+    threads = [threading.Thread(target=work, daemon=True) for _question in questions[:WORKERS]]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds
