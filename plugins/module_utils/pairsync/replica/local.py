@@ -104,8 +104,16 @@ class LocalReplica:
     def create(self) -> Opened:
         """Make the root if it is missing, and give it an id if it has none."""
         if self._root_fd < 0:
-            with contextlib.suppress(FileExistsError):
+            try:
                 fsops.make_root(self._path)
+            except FileExistsError:
+                pass  # by somebody else, since it was looked for
+            except OSError as error:
+                raise PairsyncError(
+                    "root_missing",
+                    f"{self._shown} does not exist and cannot be made: {error.strerror}",
+                    "make it, for the user who syncs",
+                ) from error
             self._root_fd = fsops.open_root(self._path)
             self._tree = Tree(fsops.duplicate(self._root_fd))
         if self._state is None:
@@ -126,7 +134,8 @@ class LocalReplica:
     def _opened(self, *, missing: bool, parent: bool) -> Opened:
         identity = ""
         ancestors: tuple[str, ...] = ()
-        real = self._path
+        # Known by the same name once it is there, also through a symlink above it.
+        real = os.path.realpath(self._path)
         empty = True
         if not missing:
             real = fsops.real_path(self._root_fd)
@@ -380,14 +389,17 @@ class LocalReplica:
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, then write it as the pending commit."""
         held, base = _needed(self._state), _needed(self._base)
-        rows = outcome.own_rows(self._scan, self._learned, set(recording.keep))
         leave = set(recording.leave)
+        others: dict[bytes, Optional[Entry]] = {}
         if self._receiver is not None:
             for action in self._receiver.actions:
                 done = self._results.get(action.number)
                 if done is not None and done.result == DONE and action.number not in leave:
-                    rows[action.path] = action.want
-        rows.update(recording.rows)
+                    others[action.path] = action.want
+        others.update(recording.rows)
+        # A change of our own that was overridden may never have been read: it has no row.
+        rows = outcome.own_rows(self._scan, self._learned, {*recording.keep, *others})
+        rows.update(others)
         with self._root_locked():
             outcome.make_durable(_needed(self._tree), rows)
             checksum = base.write_pending(recording.commit, sorted(rows.items()))

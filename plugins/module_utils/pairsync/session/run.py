@@ -24,7 +24,7 @@ from ..model.spec import PairSpec
 from ..reconcile.actions import Action, actions_of, too_many_deletions
 from ..reconcile.rules import decide
 from ..reconcile.tree import reconcile
-from ..replica.interface import Beginning, Opened, Peer, Replica, Scanned
+from ..replica.interface import BaseState, Beginning, Opened, Peer, Replica, Scanned
 from ..replica.journal import STATUS_SCHEMA
 from .events import (
     Ask,
@@ -193,10 +193,18 @@ class _Session:
                 run.pair_id, side, mine, remembered, spec.policy, run.run, self.options.dry_run
             )
 
-        states = self._both(
-            lambda: self.a.begin(beginning("a", spec.a.display, b, spec.b.label)),
-            lambda: self.b.begin(beginning("b", spec.b.display, a, spec.a.label)),
-        )
+        def begin_a() -> BaseState:
+            return self.a.begin(beginning("a", spec.a.display, b, spec.b.label))
+
+        def begin_b() -> BaseState:
+            return self.b.begin(beginning("b", spec.b.display, a, spec.a.label))
+
+        # Locks are taken in one order everywhere: two sessions of one pair that each hold one of
+        # its ends would wait for each other.
+        if a.replica_id <= b.replica_id:
+            states = begin_a(), begin_b()
+        else:
+            states = (begin_b(), begin_a())[::-1]
         self.begun = True
         bases = settle_bases(*states)
         self.rows = (states[0].rows, states[1].rows) if bases.state == "ok" else (0, 0)
@@ -235,9 +243,9 @@ class _Session:
             )
 
         items = decided(confirmed=False)
-        digest = plan_digest(
-            self.run.pair_id, (bases.commit, bases.commit), self.spec.policy.digest(), items
-        )
+        # Before the first sync there is no id: what `plan` showed must be what `sync` confirms.
+        pair = self.run.pair_id if bases.commit else " ".join(f"{o.host}:{o.path}" for o in opened)
+        digest = plan_digest(pair, (bases.commit, bases.commit), self.spec.policy.digest(), items)
         self.run.plan_digest = digest
         confirmed = self._confirmed(digest)
         if confirmed:
