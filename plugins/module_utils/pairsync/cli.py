@@ -11,17 +11,20 @@ import json
 import os
 import platform
 import resource
-import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import PROTOCOL, __version__
-from .model.errors import CODES, EXIT_DONE, EXIT_FATAL, EXIT_SKIPPED, PairsyncError, UsageError
+from .model.errors import CODES, EXIT_DONE, EXIT_FATAL, PairsyncError, UsageError
 from .model.policy import MODES, PREFERENCES, ROUTES
-from .model.spec import PairSpec, ReplicaSpec, parse_location, parse_policy, parse_spec
+from .model.spec import PairSpec, parse_location, parse_policy, parse_spec
+
+if TYPE_CHECKING:
+    # Loaded by the commands that need it: `--version` must not wait for SQLite and ssh.
+    from .session.connect import Local
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,8 +56,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _fail(error: PairsyncError) -> int:
-    where = f"{error.host}: " if error.host and error.host not in error.message else ""
-    sys.stderr.write(f"pairsync: {where}{error}\n")
+    sys.stderr.write(f"pairsync: {error.sentence()}\n")
     return error.exit_code
 
 
@@ -190,8 +192,14 @@ def _state_home() -> str:
     return os.path.join(state, "pairsync")
 
 
-def _prepare_process() -> None:
-    # One descriptor per level of directories, and modes that are given exactly.
+def _build_and_state() -> Local:
+    from .session.connect import Local
+
+    return Local(_binary()[1], _state_home())
+
+
+def _raise_limits() -> None:
+    # A walk holds one descriptor per level of directories.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else soft, hard))
@@ -245,228 +253,43 @@ def _load_json(name: str) -> Any:
         raise UsageError(f"{name} is not JSON: {error}") from error
 
 
-def _sync(options: argparse.Namespace) -> int:
-    from .frontends.jsonlines import JsonLines
-    from .frontends.terminal import Terminal
-    from .model.report import exit_code, report_json
-    from .session.connect import Local, connect
-    from .session.events import Ask, Emit, Event, Question
-    from .session.run import Options, run_session
+def _session(options: argparse.Namespace) -> int:
+    from .frontends.sessions import How, run_pair
 
-    _prepare_process()
-    spec = _read_spec(options)
-    local = Local(_binary()[1], _state_home())
-    ask: Optional[Ask] = None
-    emit: Emit
-    if options.events:
-        lines = JsonLines(sys.stdout, sys.stdin)
-        emit = lines.emit
-        if not options.batch:
-            ask = lines.ask
-    elif options.json:
-
-        def emit(_: Event) -> None:
-            """The report alone is wanted."""
-
-    else:
-        terminal = Terminal(sys.stdout, None if options.batch else sys.stdin)
-        emit = terminal.emit
-        if not options.batch:
-
-            def ask(question: Question) -> str:
-                return terminal.ask(question.text)
-
-    dry_run = options.command == "plan"
-    batch = options.batch or options.json or not sys.stdin.isatty()
-    if spec.route != "relay" and not spec.a.local and not spec.b.local:
-        code = _sync_elsewhere(spec, options, batch=batch)
-        if code is not None:
-            return code
-
-    def connected() -> Any:
-        return connect(spec.a, local, batch=batch), connect(spec.b, local, batch=batch)
-
-    _end_on_signals(spec.policy.timeout)
-    run = run_session(
-        spec,
-        connected,
-        Options(dry_run, options.confirm, _route(spec)),
-        emit,
-        None if dry_run else ask,
+    _raise_limits()
+    how = How(
+        dry_run=options.command == "plan",
+        batch=options.batch,
+        json=options.json,
+        events=options.events,
+        confirm=options.confirm,
     )
-    if options.json:
-        sys.stdout.write(json.dumps(report_json(run)) + "\n")
-    if run.error is not None and not options.events:
-        _fail(run.error)
-    code = exit_code(run)
-    if run.error is not None and run.error.code == "interrupted":
-        # A thread may still wait for a host that does not answer; nothing depends on it now.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _route(spec: PairSpec) -> str:
-    return "direct" if spec.a.local or spec.b.local else "relay"
-
-
-def _sync_elsewhere(spec: PairSpec, options: argparse.Namespace, *, batch: bool) -> Optional[int]:
-    """Two other hosts: the session runs on the first one, and this process is its front end.
-
-    None when the route is `auto` and the first host cannot reach the second: then this one relays.
-    """
-    from .frontends.terminal import Terminal
-    from .session.elsewhere import run_elsewhere
-
-    arguments = [options.command]
-    if options.confirm:
-        arguments += ["--confirm", options.confirm]
-    asks = not (options.batch or options.json or options.command == "plan")
-    if not asks:
-        arguments.append("--batch")
-    terminal = Terminal(sys.stderr if options.json else sys.stdout, sys.stdin if asks else None)
-
-    def handle(event: Mapping[str, Any]) -> None:
-        if options.events:
-            sys.stdout.write(json.dumps(event) + "\n")
-            sys.stdout.flush()
-        elif not options.json:
-            terminal.handle(event)
-
-    def answer(event: Mapping[str, Any]) -> str:
-        if not options.events:
-            return terminal.ask(str(event["text"]))
-        return str(json.loads(sys.stdin.readline() or "{}").get("answer", "q"))
-
-    report = run_elsewhere(spec, arguments, handle, answer if asks else None, batch=batch)
-    error = report.get("error")
-    no_way = error and error["code"] in ("unreachable", "auth") and error["host"] == spec.b.label
-    if spec.route == "auto" and no_way:
-        sys.stderr.write(
-            f"pairsync: {spec.a.label} cannot reach {spec.b.label} ({error['message']});"
-            " all data goes through this host instead\n"
-        )
-        return None
-    handle({"event": "report", "report": report})
-    if options.json:
-        sys.stdout.write(json.dumps(report) + "\n")
-    if error and not options.events:
-        _fail(
-            PairsyncError(error["code"], error["message"], error["next"] or "", error["host"] or "")
-        )
-    return int(report["exit"])
-
-
-def _end_on_signals(timeout: int) -> None:
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        if number == signal.SIGALRM:
-            raise PairsyncError(
-                "interrupted",
-                f"the session took more than {timeout} seconds",
-                "run it again: it goes on where it stopped",
-            )
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGHUP, stop)
-    if timeout:
-        signal.signal(signal.SIGALRM, stop)
-        signal.alarm(timeout)
+    return run_pair(_read_spec(options), how, _build_and_state())
 
 
 def _agent(_: argparse.Namespace) -> int:
     from .replica.local import LocalReplica
     from .wire.serve import serve
 
-    _prepare_process()
-    build = _binary()[1]
-    serve(0, 1, LocalReplica(build, _state_home()), build)
+    _raise_limits()
+    build, state_home = _build_and_state()
+    serve(0, 1, LocalReplica(build, state_home), build)
     return EXIT_DONE
 
 
 def _status(options: argparse.Namespace) -> int:
-    from .replica.journal import STATUS_SCHEMA, known_roots, read_status
+    from .frontends.status import show_status
 
-    named = options.pair
-    roots = (
-        [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(_state_home())
-    )
-    pairs = []
-    for root in roots:
-        for status in read_status(root):
-            pair = status.get("pair", {})
-            if named and not os.path.isdir(named) and not str(pair.get("id", "")).startswith(named):
-                continue
-            scanned = status.get("scanned_unix")
-            age = int(time.time()) - scanned if isinstance(scanned, int) else None
-            pairs.append({**status, "root": root, "age_seconds": age})
-    if named and not pairs:
-        raise PairsyncError(
-            "unknown_pair",
-            f"no pair {named!r} is known on this host",
-            "run `pairsync status` to see all",
-        )
-    if options.json:
-        sys.stdout.write(json.dumps({"schema": STATUS_SCHEMA, "pairs": pairs}) + "\n")
-    else:
-        for one in pairs:
-            sys.stdout.write(_status_line(one) + "\n")
-        if not pairs:
-            sys.stdout.write("no pair has been synced on this host yet\n")
-    limit = options.max_age
-    late = limit is not None and any(
-        one["age_seconds"] is None or one["age_seconds"] > limit for one in pairs
-    )
-    return EXIT_SKIPPED if late else EXIT_DONE
-
-
-def _status_line(one: dict[str, Any]) -> str:
-    pair = one.get("pair", {})
-    age = one["age_seconds"]
-    shown = "never complete" if age is None else f"{age} s ago"
-    error = one.get("error")
-    state = (
-        f"error {error['code']}"
-        if error
-        else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
-    )
-    return f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
+    return show_status(options.pair, _state_home(), as_json=options.json, max_age=options.max_age)
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from .replica import fsops, guard, state
-    from .session.connect import Local, connect
-    from .session.forget import forget_pair
+    from .frontends.sessions import forget, renew
 
     if options.new_id:
-        try:
-            root_fd = fsops.open_root(os.fsencode(os.path.expanduser(options.new_id)))
-        except OSError as error:
-            raise PairsyncError(
-                "root_missing",
-                f"{options.new_id} cannot be opened: {error.strerror}",
-                "check the path",
-            ) from error
-        state.renew(root_fd, guard.file_system(root_fd))
-        sys.stdout.write(
-            f"{options.new_id} has a new id; the next sync of each of its pairs deletes nothing\n"
-        )
-        return EXIT_DONE
-    spec = _read_spec(options)
-    local = Local(_binary()[1], _state_home())
-
-    def reached(one: ReplicaSpec) -> Any:
-        return connect(one, local, batch=options.batch or not sys.stdin.isatty())
-
-    found = forget_pair(spec, reached(spec.a), reached(spec.b))
-    what = (
-        "forgotten; the next sync deletes nothing"
-        if found
-        else "not known: there is nothing to forget"
-    )
-    sys.stdout.write(f"the pair {spec.a.display} and {spec.b.display} is {what}\n")
+        renew(options.new_id)
+    else:
+        forget(_read_spec(options), _build_and_state(), batch=options.batch)
     return EXIT_DONE
 
 
@@ -480,8 +303,8 @@ def _help(options: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "sync": _sync,
-    "plan": _sync,
+    "sync": _session,
+    "plan": _session,
     "status": _status,
     "forget": _forget,
     "agent": _agent,

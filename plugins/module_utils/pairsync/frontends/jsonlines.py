@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TextIO
 
 from ..model.errors import UsageError
@@ -27,16 +28,19 @@ class JsonLines:
 
     def ask(self, question: Question) -> str:
         """Wait for the answer; raise UsageError when there is none that fits."""
-        line = self._answers.readline()
-        if not line:
-            raise UsageError(
-                "nobody answered whether to proceed, so nothing was done", "use `--batch`"
-            )
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise UsageError("the answer is not a JSON object") from error
-        answer = data.get("answer") if isinstance(data, dict) else None
-        if answer not in question.answers or data.get("id", question.id) != question.id:
-            raise UsageError(f"the answer must be one of {', '.join(question.answers)}")
-        return str(answer)
+        return read_answer(self._answers, question.answers, question.id)
+
+
+def read_answer(stream: TextIO, answers: Sequence[str], number: int) -> str:
+    """Read one answer to the question of this number; raise UsageError when it does not fit."""
+    line = stream.readline()
+    if not line:
+        raise UsageError("nobody answered whether to proceed, so nothing was done", "use `--batch`")
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise UsageError("the answer is not a JSON object") from error
+    answer = data.get("answer") if isinstance(data, dict) else None
+    if answer not in answers or data.get("id", number) != number:
+        raise UsageError(f"the answer must be one of {', '.join(answers)}")
+    return str(answer)

@@ -58,6 +58,11 @@ class PairsyncError(Exception):
         """The sentence and the next step, as a person reads them."""
         return f"{self.message}; {self.next}" if self.next else self.message
 
+    def sentence(self) -> str:
+        """The error with its host, where the message does not name it already."""
+        named = not self.host or self.host in self.message
+        return str(self) if named else f"{self.host}: {self}"
+
     def as_json(self) -> dict[str, str | None]:
         """The report's `error` object."""
         return {

@@ -44,7 +44,7 @@ def decide(
         elif policy.mode == "mirror":
             decided.append(_mirror(item, policy, newer, first=first, confirmed=confirmed))
         elif policy.mode == "push":
-            decided.append(_push(item, policy, interactive, newer))
+            decided.append(_push(item, policy, newer, interactive=interactive))
         else:
             decided.append(_two_way(item, policy, newer, interactive=interactive))
     return decided
@@ -84,11 +84,11 @@ def _mirror(
     return item._replace(recommendation=A_TO_B, decision=A_TO_B)
 
 
-def _push(item: Item, policy: Policy, interactive: bool, newer: Callable[[Item], str]) -> Item:
+def _push(item: Item, policy: Policy, newer: Callable[[Item], str], *, interactive: bool) -> Item:
     """A's changes go to b where b is unchanged; what b did on its own is only noted."""
     if item.decision == B_TO_A:
         return item._replace(decision=SKIP, note=True, reason="changed on b only; mode is push")
-    return _two_way(item, policy, interactive, newer)
+    return _two_way(item, policy, newer, interactive=interactive)
 
 
 def _preferred(item: Item, policy: Policy, newer: Callable[[Item], str]) -> Item:

@@ -196,7 +196,7 @@ def _decide(
         if columns.props == NONE:
             return []
         return [item(columns.props, PROPS, _props_reason(columns))]
-    if columns.props in (NONE, EQUAL, columns.contents):
+    if columns.props in (NONE, EQUAL, columns.contents) and not columns.first_props:
         return [item(columns.contents, BOTH, columns.reason)]
     contents_reason = columns.reason if columns.contents == CONFLICT else ""
     return [

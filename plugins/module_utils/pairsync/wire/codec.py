@@ -19,7 +19,7 @@ from ..model.errors import ProtocolError
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..reconcile.actions import Action
 from ..replica.contents import Begin, Done, End, Piece, Proof, Record, Unsent, Whole
-from .limits import MOST_DEPTH, MOST_NAME, MOST_RECORDS, MOST_TARGET
+from .limits import MOST_BULK, MOST_DEPTH, MOST_NAME, MOST_RECORDS, MOST_SIZE, MOST_TARGET
 
 _U32 = struct.Struct("!I")
 _PATH = struct.Struct("!HH")
@@ -100,6 +100,7 @@ class Reader:
         self._at = 0
         self._host = host
         self._before: list[bytes] = []
+        self._unfolded = 0
 
     def fault(self, what: str) -> ProtocolError:
         """The error that says what is wrong with the data."""
@@ -151,7 +152,12 @@ class Reader:
         for _ in range(more):
             parts.append(self._component())
         self._before = parts
-        return b"/".join(parts)
+        path = b"/".join(parts)
+        # A few bytes can repeat a long path: what they unfold to is limited as well.
+        self._unfolded += len(path)
+        if self._unfolded > MOST_BULK:
+            raise self.fault("a list of paths that is too long")
+        return path
 
     def _component(self) -> bytes:
         name = self.text(MOST_NAME)
@@ -169,6 +175,8 @@ class Reader:
         kind, mode, size, mtime_ns, has_digest = self.fields(_ENTRY)
         if not FILE <= kind <= SPECIAL or has_digest > 1 or (has_digest and kind != FILE):
             raise self.fault("an entry of an unknown kind")
+        if size > MOST_SIZE or (size and kind != FILE):
+            raise self.fault("an entry with a size that is not allowed")
         if mode != _NO_MODE and (mode & ~PERMISSION_BITS or kind not in (FILE, DIR)):
             raise self.fault("an entry with permissions that are not allowed")
         digest = self.raw(32) if has_digest else None

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 MOST_FRAME = 2 << 20  # bytes of one frame
-MOST_BULK = 1 << 30  # bytes of binary data that belong to one call
+MOST_BULK = 1 << 30  # bytes of binary data that belong to one call, and of all paths in one list
 MOST_NOISE = 64 << 10  # bytes before the handshake that are searched for it
 MOST_NAME = 255  # bytes of one path component
 MOST_DEPTH = 1024  # components of one path
 MOST_TARGET = 4096  # bytes of a symlink's text, or of a reason
 MOST_RECORDS = 50_000_000  # entries in one list
+MOST_SIZE = (1 << 63) - 1  # bytes of one file; also what SQLite can hold
 
 BEAT_SECONDS = 5.0  # an idle end says that it is alive this often
 SILENCE_SECONDS = 60.0  # a peer that says nothing for this long is given up

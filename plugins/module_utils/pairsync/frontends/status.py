@@ -1,0 +1,63 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pairsync status`: how old each pair is, and how its last session ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any, Optional
+
+from ..model.errors import EXIT_DONE, EXIT_SKIPPED, PairsyncError
+from ..replica.journal import STATUS_SCHEMA, known_roots, read_status
+
+
+def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional[int]) -> int:
+    """Print the status of the pairs known on this host; return the exit code.
+
+    named: a pair's id (or its beginning), a replica's root, or "" for all. max_age: seconds since
+    the last complete scan after which a pair counts as stale. Raises PairsyncError.
+    """
+    roots = [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(state_home)
+    pairs = []
+    for root in roots:
+        for status in read_status(root):
+            pair = status.get("pair", {})
+            if named and not os.path.isdir(named) and not str(pair.get("id", "")).startswith(named):
+                continue
+            scanned = status.get("scanned_unix")
+            age = int(time.time()) - scanned if isinstance(scanned, int) else None
+            pairs.append({**status, "root": root, "age_seconds": age})
+    if named and not pairs:
+        raise PairsyncError(
+            "unknown_pair",
+            f"no pair {named!r} is known on this host",
+            "run `pairsync status` to see all",
+        )
+    if as_json:
+        sys.stdout.write(json.dumps({"schema": STATUS_SCHEMA, "pairs": pairs}) + "\n")
+    else:
+        for one in pairs:
+            sys.stdout.write(_line(one) + "\n")
+        if not pairs:
+            sys.stdout.write("no pair has been synced on this host yet\n")
+    late = max_age is not None and any(
+        one["age_seconds"] is None or one["age_seconds"] > max_age for one in pairs
+    )
+    return EXIT_SKIPPED if late else EXIT_DONE
+
+
+def _line(one: dict[str, Any]) -> str:
+    pair = one.get("pair", {})
+    age = one["age_seconds"]
+    shown = "never complete" if age is None else f"{age} s ago"
+    error = one.get("error")
+    state = (
+        f"error {error['code']}"
+        if error
+        else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
+    )
+    return f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
