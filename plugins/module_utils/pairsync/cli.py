@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from . import PROTOCOL, __version__
 from .model.errors import CODES, EXIT_DONE, EXIT_FATAL, PairsyncError, UsageError
 from .model.policy import MODES, PREFERENCES, ROUTES
-from .model.spec import PairSpec, parse_location, parse_policy, parse_spec
+from .model.spec import PairSpec, ReplicaSpec, parse_location, parse_policy, parse_spec
 
 if TYPE_CHECKING:
     # Loaded by the commands that need it: `--version` must not wait for SQLite and ssh.
@@ -216,7 +216,7 @@ def _read_spec(options: argparse.Namespace) -> PairSpec:
             raise UsageError(
                 "two replicas are expected", "write `pairsync sync A B`, or use --spec"
             )
-        spec = PairSpec(a=parse_location(options.a), b=parse_location(options.b))
+        spec = PairSpec(a=_location(options.a), b=_location(options.b))
     if not hasattr(options, "mode"):
         return spec
     given: dict[str, Any] = {
@@ -237,6 +237,13 @@ def _read_spec(options: argparse.Namespace) -> PairSpec:
     return replace(
         spec, policy=policy, route=options.route or (spec.route if unattended else "auto")
     )
+
+
+def _location(text: str) -> ReplicaSpec:
+    place = parse_location(text)
+    if place.local:
+        return replace(place, path=os.path.abspath(os.path.expanduser(place.path)))
+    return place
 
 
 def _load_json(name: str) -> Any:

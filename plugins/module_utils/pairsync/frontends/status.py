@@ -22,12 +22,14 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
     the last complete scan after which a pair counts as stale. Raises PairsyncError.
     """
     roots = [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(state_home)
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for root in roots:
         for status in read_status(root):
             pair = status.get("pair", {})
             if named and not os.path.isdir(named) and not str(pair.get("id", "")).startswith(named):
                 continue
+            if any(known["pair"] == pair for known in pairs):
+                continue  # both replicas are on this host
             scanned = status.get("scanned_unix")
             age = int(time.time()) - scanned if isinstance(scanned, int) else None
             pairs.append({**status, "root": root, "age_seconds": age})

@@ -90,13 +90,3 @@ class ProtocolError(PairsyncError):
             "run the same command again; if it stays, compare `pairsync --version` on both hosts",
             host,
         )
-
-
-def unexpected(error: Exception) -> PairsyncError:
-    """The error for an exception that nobody foresaw; what it says is one line, and shortened."""
-    said = " ".join(str(error).split())[:200]
-    return PairsyncError(
-        "internal",
-        f"pairsync failed in a way it should not: {type(error).__name__}: {said}",
-        "run the same command again; if it happens again, please report it",
-    )

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from ..model.entry import DIR, Entry, is_below, parent_of
-from ..model.errors import PairsyncError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
@@ -24,6 +23,7 @@ from ..reconcile.actions import Action
 from . import fsops, swap
 from .backup import Backup
 from .contents import Done
+from .faults import of_file_system
 from .rows import Seen
 from .stage import Owner, Stage, finish_dir, is_dir, owner_in
 from .swap import At, Swapped
@@ -32,13 +32,6 @@ from .units import Unit, Units
 
 # Up to this many files are made durable one by one; more at once, by file system.
 FEW = 16
-
-_WHOLE_FILE_SYSTEM = {
-    errno.ENOSPC: "is full",
-    errno.EDQUOT: "has no quota left",
-    errno.EROFS: "is read-only",
-    errno.EIO: "reports input/output errors",
-}
 
 
 @dataclass(frozen=True)
@@ -283,13 +276,9 @@ def held_for(absent: bytes) -> Done:
 
 def failure(error: OSError) -> Done:
     """The result of one failed action; raises PairsyncError when it is not about that one alone."""
-    what = _WHOLE_FILE_SYSTEM.get(error.errno or 0)
-    if what is not None:
-        raise PairsyncError(
-            "space",
-            f"the file system {what}",
-            "put that right and run the same command again; nothing was lost",
-        ) from error
+    fatal = of_file_system(error)
+    if fatal is not None:
+        raise fatal from error
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return Done(0, FAILED, "its directory is not there")
     return Done(0, FAILED, (error.strerror or str(error)).lower())

@@ -17,13 +17,14 @@ from typing import Any, Callable, Optional, TypeVar
 
 from .. import __version__
 from ..model.entry import DIR, FILE, Change, blocked
-from ..model.errors import EXIT_FATAL, PairsyncError, unexpected
+from ..model.errors import EXIT_FATAL, PairsyncError
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
 from ..model.spec import PairSpec
 from ..reconcile.actions import Action, actions_of, too_many_deletions
 from ..reconcile.rules import decide
 from ..reconcile.tree import reconcile
+from ..replica.faults import as_fatal
 from ..replica.interface import BaseState, Beginning, Opened, Peer, Replica, Scanned
 from ..replica.journal import STATUS_SCHEMA
 from .events import (
@@ -91,17 +92,15 @@ def run_session(
         replicas = connect()
         session = _Session(spec, replicas[0], replicas[1], options, run, emit, ask)
         session.go()
-    except PairsyncError as error:
-        run.error = error
+    except Exception as error:
+        # Whatever happens, a program that runs sessions gets a report, and never exit code 1.
+        run.error = as_fatal(error)
     except KeyboardInterrupt:
         run.error = PairsyncError(
             "interrupted",
             "the session was interrupted",
             "run the same command again; it goes on where it stopped",
         )
-    except Exception as error:
-        # Whatever happens, a program that runs sessions gets a report, and never exit code 1.
-        run.error = unexpected(error)
     run.seconds = time.monotonic() - clock
     run.wire_bytes = sum(replica.wire_bytes for replica in replicas)
     report = report_json(run)

@@ -20,6 +20,7 @@ from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..reconcile.actions import Action
 from ..replica.contents import Begin, Done, End, Piece, Proof, Record, Unsent, Whole
 from .limits import MOST_BULK, MOST_DEPTH, MOST_NAME, MOST_RECORDS, MOST_SIZE, MOST_TARGET
+from .messages import printable
 
 _U32 = struct.Struct("!I")
 _PATH = struct.Struct("!HH")
@@ -183,6 +184,8 @@ class Reader:
         target = self.text()
         if (kind == LINK and (not target or b"\0" in target)) or (kind in (FILE, DIR) and target):
             raise self.fault("an entry with a malformed target")
+        if kind not in (FILE, DIR, LINK):
+            target = _said(target).encode()
         return Entry(kind, None if mode == _NO_MODE else mode, size, mtime_ns, digest, target)
 
     def done(self) -> None:
@@ -230,8 +233,10 @@ def write_change(writer: Writer, change: Change) -> None:
 def read_change(reader: Reader) -> Change:
     """One item of a list of changes."""
     path = reader.path()
-    unsettled = reader.raw(1) != b"\0"
-    return Change(path, reader.entry(), reader.entry(), unsettled)
+    unsettled = reader.raw(1)[0]
+    if unsettled > 1:
+        raise reader.fault("a malformed change")
+    return Change(path, reader.entry(), reader.entry(), bool(unsettled))
 
 
 def write_row(writer: Writer, row: tuple[bytes, Optional[Entry]]) -> None:
@@ -290,7 +295,12 @@ def read_done(reader: Reader) -> Done:
     if result >= len(_RESULTS) or has_proof > 1:
         raise reader.fault("a result of an unknown kind")
     proof = read_proof(reader) if has_proof else None
-    return Done(number, _RESULTS[result], reader.text().decode("utf-8", "replace"), proof)
+    return Done(number, _RESULTS[result], _said(reader.text()), proof)
+
+
+def _said(text: bytes) -> str:
+    """A reason in the words of the peer, which people will read."""
+    return printable(text.decode("utf-8", "replace"))
 
 
 def _proof(proof: Proof) -> bytes:
@@ -300,7 +310,7 @@ def _proof(proof: Proof) -> bytes:
 def read_proof(reader: Reader) -> Proof:
     """What a sender vouches for."""
     size, mtime_ns, grew, digest = reader.fields(_PROOF)
-    if grew > 1:
+    if grew > 1 or size > MOST_SIZE:
         raise reader.fault("a malformed proof")
     return Proof(size, mtime_ns, bytes(digest), bool(grew))
 
@@ -341,8 +351,8 @@ def _record(kind: int, number: int, body: bytes, host: str) -> Record:
         return Whole(number, read_proof(inner), body[_PROOF.size :])
     if kind == _END and len(body) == _PROOF.size:
         return End(number, read_proof(inner))
-    if kind == _BEGIN and len(body) == 8:
+    if kind == _BEGIN and len(body) == 8 and body[0] < 0x80:  # below MOST_SIZE
         return Begin(number, int.from_bytes(body, "big"))
     if kind == _UNSENT and 1 <= len(body) <= 1 + MOST_TARGET and body[0] <= 1:
-        return Unsent(number, body[1:].decode("utf-8", "replace"), bool(body[0]))
+        return Unsent(number, _said(body[1:]), bool(body[0]))
     raise inner.fault("contents of an unknown kind")

@@ -20,7 +20,7 @@ from .. import PROTOCOL, __version__
 from ..model.errors import PairsyncError, ProtocolError
 from .frames import HELLO, FrameReader, FrameWriter
 from .limits import HANDSHAKE_SECONDS, MOST_NOISE
-from .messages import decode, encode, field
+from .messages import decode, encode, field, printable
 
 _MARK = "PAIRSYNC "
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -105,7 +105,7 @@ def check_versions(other: Greeting, host: str, build: str) -> None:
 
 def _greeting(data: dict[str, object], host: str) -> Greeting:
     return Greeting(
-        field(data, "version", str, host),
+        printable(field(data, "version", str, host))[:64],
         field(data, "protocol", int, host),
         field(data, "build", str, host),
     )

@@ -138,11 +138,12 @@ def read_error(value: Mapping[str, Any], host: str) -> PairsyncError:
     code = field(value, "code", str, host)
     return PairsyncError(
         code if code in CODES else "internal",
-        _printable(field(value, "message", str, host)),
-        _printable(field(value, "next", str, host)),
+        printable(field(value, "message", str, host)),
+        printable(field(value, "next", str, host)),
         host,
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A peer's text as one line that no terminal misreads, cut to what a sentence may be."""
     return "".join(char if char.isprintable() else "?" for char in text[:1024])

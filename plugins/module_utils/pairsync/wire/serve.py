@@ -9,7 +9,8 @@ import contextlib
 import threading
 from typing import Any, Callable
 
-from ..model.errors import PairsyncError, ProtocolError, unexpected
+from ..model.errors import PairsyncError, ProtocolError
+from ..replica.faults import as_fatal
 from ..replica.interface import Recording, Replica
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
@@ -114,7 +115,7 @@ class _Agent:
         self._writer.put(REPLY, frame.number, messages.encode(reply))
 
     def _fail(self, number: int, cause: Exception) -> None:
-        error = cause if isinstance(cause, PairsyncError) else unexpected(cause)
+        error = as_fatal(cause)
         self._failed[number] = error
         self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
 

@@ -1,0 +1,56 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an error of the operating system, of SQLite or of our own code is to a session."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import traceback
+from typing import Optional
+
+from ..model.errors import PairsyncError
+
+_WHOLE_FILE_SYSTEM = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "has no quota left",
+    errno.EROFS: "is read-only",
+    errno.EIO: "reports input/output errors",
+}
+
+
+def of_file_system(error: OSError) -> Optional[PairsyncError]:
+    """The fatal error, when one is not about a single path but about the whole file system."""
+    what = _WHOLE_FILE_SYSTEM.get(error.errno or 0)
+    if what is None:
+        return None
+    return PairsyncError(
+        "space",
+        f"the file system {what}",
+        "put that right and run the same command again; nothing was lost",
+    )
+
+
+def as_fatal(error: Exception) -> PairsyncError:
+    """Any error as the one that ends a session."""
+    if isinstance(error, PairsyncError):
+        return error
+    if isinstance(error, OSError):
+        found = of_file_system(error)
+        if found is not None:
+            return found
+    if isinstance(error, sqlite3.Error) and "full" in str(error):
+        return PairsyncError(
+            "space",
+            "the file system is full: what was agreed on cannot be written",
+            "make room and run the same command again; nothing was lost",
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+    said = " ".join(str(error).split())[:200]
+    return PairsyncError(
+        "internal",
+        f"pairsync failed in a way it should not: {type(error).__name__}{where}: {said}",
+        "run the same command again; if it happens again, please report it",
+    )
