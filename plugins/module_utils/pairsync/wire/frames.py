@@ -23,7 +23,7 @@ import threading
 from typing import NamedTuple, Optional
 
 from ..model.errors import ProtocolError
-from .limits import BEAT_SECONDS, MOST_FRAME, SILENCE_SECONDS
+from .limits import BEAT_SECONDS, CLOSE_SECONDS, MOST_FRAME, SILENCE_SECONDS
 
 HELLO = 1
 CALL = 2
@@ -96,16 +96,27 @@ class FrameWriter:
         """fd: the pipe; stays the caller's."""
         self._fd = fd
         self._queue: queue.Queue[Optional[bytes]] = queue.Queue(_QUEUED)
-        self._error: Optional[OSError] = None
+        self._error: Optional[Exception] = None
         self.sent = 0
         self._thread = threading.Thread(target=self._run, name="frames out", daemon=True)
         self._thread.start()
 
     def put(self, kind: int, number: int, payload: bytes = b"") -> None:
         """Queue one frame; raise ProtocolError when the stream is broken."""
-        if self._error is not None:
-            raise ProtocolError("the connection broke off")
-        self._queue.put(_HEADER.pack(len(payload), kind, number) + payload)
+        data = _HEADER.pack(len(payload), kind, number) + payload
+        while self._error is None:
+            try:
+                self._queue.put(data, timeout=1)
+            except queue.Full:
+                continue
+            return
+        if isinstance(self._error, ProtocolError):
+            raise self._error
+        raise ProtocolError("the connection broke off")
+
+    def fail(self, error: Exception) -> None:
+        """Be told that the other direction broke: nobody will read what is still to be written."""
+        self._error = self._error or error
 
     def put_bulk(self, number: int, data: bytes) -> None:
         """Queue binary data for the CALL or REPLY that follows."""
@@ -114,8 +125,11 @@ class FrameWriter:
 
     def close(self) -> None:
         """Write what is queued, then stop; the descriptor stays open."""
-        self._queue.put(None)
-        self._thread.join(SILENCE_SECONDS)
+        try:
+            self._queue.put(None, timeout=CLOSE_SECONDS)
+        except queue.Full:
+            return  # nobody reads any more; the thread ends with the process
+        self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         beat = _HEADER.pack(0, BEAT, 0)

@@ -16,4 +16,5 @@ MOST_SIZE = (1 << 63) - 1  # bytes of one file; also what SQLite can hold
 
 BEAT_SECONDS = 5.0  # an idle end says that it is alive this often
 SILENCE_SECONDS = 60.0  # a peer that says nothing for this long is given up
+CLOSE_SECONDS = 10.0  # what is queued gets this long to be written when a connection ends
 HANDSHAKE_SECONDS = 60.0  # from the start of ssh to a complete hello

@@ -159,7 +159,8 @@ class RemoteReplica:
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
         """See interface.Replica."""
-        self._call("end", {"status": status, "report": report})
+        # A report can be longer than a frame.
+        self._call("end", {"status": status}, messages.encode(report) if report else b"")
 
     def forget(self, pair_id: str) -> bool:
         """See interface.Replica."""
@@ -262,6 +263,7 @@ class RemoteReplica:
     def _break(self, error: Exception) -> None:
         if not isinstance(error, PairsyncError):
             error = ProtocolError(f"the connection to {self._host} broke off: {error}", self._host)
+        self._writer.fail(error)
         with self._lock:
             self._broken = error
             waiting = list(self._calls.values())

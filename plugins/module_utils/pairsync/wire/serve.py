@@ -204,10 +204,9 @@ class _Agent:
         self._replica.promote(messages.field(arguments, "commit", str, _CLIENT))
         return {}, b""
 
-    def _end(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
-        report = arguments.get("report")
-        status = messages.field(arguments, "status", dict, _CLIENT)
-        self._replica.end(status, report if isinstance(report, dict) else None)
+    def _end(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+        report = messages.decode(bulk, _CLIENT) if bulk else None
+        self._replica.end(messages.field(arguments, "status", dict, _CLIENT), report)
         return {}, b""
 
     def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
