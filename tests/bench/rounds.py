@@ -1,0 +1,108 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a row of the benchmark is, and the rounds in which its tools take turns.
+
+Each file in `rows/` is one row: it has a `ROW`, and nothing else has to know of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.bench import trees
+from tests.bench.measure import BenchError, Usage, run
+from tests.bench.tools import Tool, environment
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What rows work with. runs: per tool; slow_runs: of tools that take minutes. scale: divides
+    numbers of files. say: is told what happens now.
+    """
+
+    work: Path
+    sshd: int
+    tools: list[Tool]
+    runs: int
+    slow_runs: int
+    scale: int
+    say: Callable[[str], None]
+
+    def runs_of(self, tool: Tool) -> int:
+        """How often a tool is run."""
+        return min(self.runs, self.slow_runs) if tool.slow else self.runs
+
+
+@dataclass(frozen=True)
+class Row:
+    """key: as in `--only`. bar: what is wanted, for the table. measure: gives each tool's runs."""
+
+    key: str
+    title: str
+    bar: str
+    measure: Callable[[Bench], dict[str, list[Usage]]]
+
+
+def find() -> list[Row]:
+    """All rows, by key."""
+    directory = Path(__file__).parent / "rows"
+    names = sorted(path.stem for path in directory.glob("*.py"))
+    return [importlib.import_module(f"tests.bench.rows.{name}").ROW for name in names]
+
+
+def median(runs: list[Usage]) -> Usage:
+    """The median of every figure; of the peaks, the largest."""
+    middle = {
+        name: statistics.median(getattr(one, name) for one in runs)
+        for name in ("seconds", "durable", "cpu_here", "cpu_there")
+    }
+    return replace(
+        runs[0],
+        **middle,
+        peak_here=max(one.peak_here for one in runs),
+        peak_there=max(one.peak_there for one in runs),
+    )
+
+
+def take_turns(
+    bench: Bench,
+    source: Path,
+    target: Callable[[Tool], Path],
+    before: Callable[[Tool], None] = lambda _: None,
+) -> dict[str, list[Usage]]:
+    """Run the tools in turns, so that what else the machine does hits all of them alike.
+
+    before: what has to happen before each run and is not measured. After each run source and
+    target have to be equal, else BenchError.
+    """
+    expected = trees.fingerprint(source)
+    found: dict[str, list[Usage]] = {tool.name: [] for tool in bench.tools}
+    for number in range(bench.runs):
+        for tool in bench.tools:
+            if number >= bench.runs_of(tool):
+                continue
+            before(tool)
+            bench.say(f"{tool.name}, run {number + 1} of {bench.runs_of(tool)}")
+            found[tool.name].append(run_tool(bench, tool, source, target(tool)))
+            wrong = trees.difference(expected, trees.fingerprint(target(tool)))
+            if wrong:
+                raise BenchError(f"{tool.name} did not make the trees equal: {wrong}")
+    return found
+
+
+def run_tool(bench: Bench, tool: Tool, source: Path, target: Path) -> Usage:
+    """Run a tool once. What others have written is flushed first, so that nobody pays for it."""
+    subprocess.run(["sync", "-f", bench.work], check=True)
+    return run(
+        tool.command(source, target),
+        environment(bench.work),
+        sshd=bench.sshd,
+        flush=None if tool.durable else target,
+        log=bench.work / f"{tool.name}.log",
+    )
