@@ -134,9 +134,14 @@ class LocalReplica:
     def _opened(self, *, missing: bool, parent: bool) -> Opened:
         identity = ""
         ancestors: tuple[str, ...] = ()
-        # Known by the same name once it is there, also through a symlink above it.
-        real = os.path.realpath(self._path)
+        real = self._path
         empty = True
+        if missing and parent:
+            # Known by the same name once it is there, also through a symlink above it.
+            above, name = os.path.split(self._path.rstrip(b"/"))
+            above_fd = fsops.open_root(above)
+            real = os.path.join(fsops.real_path(above_fd), name)
+            fsops.close(above_fd)
         if not missing:
             real = fsops.real_path(self._root_fd)
             identity, ancestors = guard.lineage(real)

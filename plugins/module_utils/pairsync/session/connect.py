@@ -25,6 +25,7 @@ from ..wire.remote import RemoteReplica
 
 SYSTEM_BINARY = "/usr/bin/pairsync"
 USER_BINARY = "~/.local/bin/pairsync"
+LOCAL_BINARY = "/usr/local/bin/pairsync"  # where /usr is read-only
 NO_PYTHON = "pairsync: no Python 3.9 or newer"  # what the launcher says; see plugin_utils/binary.py
 
 NOT_FOUND = 127
@@ -70,7 +71,7 @@ def remote_commands(binary: str = "") -> list[str]:
                 f"binary: {binary!r} holds characters that a remote shell would interpret"
             )
         return [binary]
-    return [SYSTEM_BINARY, USER_BINARY]
+    return [SYSTEM_BINARY, USER_BINARY, LOCAL_BINARY]
 
 
 def ssh_argv(spec: ReplicaSpec, *, batch: bool) -> list[str]:
