@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from ..model.entry import FILE, LINK, Entry
+from ..model.entry import FILE, LINK, Entry, blocked
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, ERROR, PROPS, SKIP, Item
 from ..model.policy import Policy
 
@@ -40,6 +40,9 @@ def decide(
     decided = []
     for item in items:
         if item.decision == ERROR or (item.decision == SKIP and item.note) or item.unsettled:
+            decided.append(item)
+        elif len(item.parts) > 1 and any(blocked(one.a) or blocked(one.b) for one in item.parts):
+            # No preference decides over what is unknown.
             decided.append(item)
         elif policy.mode == "mirror":
             decided.append(_mirror(item, policy, newer, first=first, confirmed=confirmed))
