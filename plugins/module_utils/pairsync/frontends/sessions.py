@@ -74,13 +74,7 @@ def _run_here(spec: PairSpec, how: How, local: Local) -> int:
         _write(report_json(run))
     if run.error is not None and not how.events:
         sys.stderr.write(f"pairsync: {run.error.sentence()}\n")
-    code = exit_code(run)
-    if run.error is not None and run.error.code == "interrupted":
-        # A thread may still wait for a host that does not answer; nothing depends on it now.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return exit_code(run)
 
 
 def _front_end(how: How) -> tuple[Emit, Optional[Ask]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -27,6 +26,7 @@ from ..reconcile.tree import reconcile
 from ..replica.faults import as_fatal
 from ..replica.interface import BaseState, Beginning, Opened, Peer, Replica, Scanned
 from ..replica.journal import STATUS_SCHEMA
+from .both import both
 from .events import (
     Ask,
     Emit,
@@ -46,7 +46,6 @@ from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
 from .transfer import Way, hold_unsettled, incomplete_paths, outcomes_of, planned, recording
 
 _PROGRESS_SECONDS = 0.1
-_PATIENCE_SECONDS = 5.0  # for the other side to stop, when one has failed
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -440,21 +439,10 @@ class _Session:
     # -- small things ---------------------------------------------------------------------------
 
     def _both(self, on_a: Callable[[], T], on_b: Callable[[], U]) -> tuple[T, U]:
-        """Do two things at once; when one fails, the other is told to stop."""
-        pool = ThreadPoolExecutor(2)
-        first, second = pool.submit(on_a), pool.submit(on_b)
-        futures: list[Future[Any]] = [first, second]
-        try:
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
-            return first.result(), second.result()
-        except BaseException:
-            self.stopped = True
-            wait(futures, _PATIENCE_SECONDS)
-            raise
-        finally:
-            pool.shutdown(wait=False)
+        return both(on_a, on_b, self._stop)
+
+    def _stop(self) -> None:
+        self.stopped = True
 
     def _note(self, text: str) -> None:
         self.run.notes.append(text)

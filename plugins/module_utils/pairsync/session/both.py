@@ -1,0 +1,56 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two things at once, one for each replica."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any, Callable, Optional, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_PATIENCE_SECONDS = 5.0  # for the other one to stop, when one has failed
+
+_Answer = tuple[int, Any, Optional[BaseException]]
+
+
+def both(on_a: Callable[[], T], on_b: Callable[[], U], stop: Callable[[], None]) -> tuple[T, U]:
+    """Run both and return both results; raise the first error.
+
+    stop asks the other one to end when one has failed, or when this is interrupted. A thread
+    that does not end then (it waits for a host) does not keep the process from ending.
+    """
+    answers: queue.Queue[_Answer] = queue.Queue()
+
+    def run(place: int, function: Callable[[], Any]) -> None:
+        try:
+            answers.put((place, function(), None))
+        except BaseException as error:
+            answers.put((place, None, error))
+
+    for place, function in enumerate((on_a, on_b)):
+        threading.Thread(target=run, args=(place, function), name="ab"[place], daemon=True).start()
+    results: list[Any] = [None, None]
+    left = 2
+    try:
+        while left:
+            place, value, error = answers.get()
+            left -= 1
+            results[place] = value
+            if error is not None:
+                raise error
+    except BaseException:
+        stop()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while left and time.monotonic() < deadline:
+            try:
+                answers.get(timeout=0.1)
+                left -= 1
+            except queue.Empty:
+                continue
+        raise
+    return results[0], results[1]
