@@ -56,6 +56,7 @@ class Writer:
             if one != other:
                 break
             shared += 1
+        shared = min(shared, len(parts) - 1)  # the same path again is not shared as a whole
         add = self._parts.append
         add(_PATH.pack(shared, len(parts) - shared))
         for part in parts[shared:]:
