@@ -24,13 +24,20 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Shell scripts, the launcher for one, take the low descriptors for their own use.
 _OUT_OF_THE_WAY = 64
 
 # How long a line of stderr may be that is passed on as the reason of a failure, in bytes.
 _LAST_WORDS = 2000
+
+
+# Where installations put the binary; what is run never depends on PATH.
+_BINARIES = ("/usr/bin/pairsync", "/usr/local/bin/pairsync", "~/.local/bin/pairsync")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,28 @@ class Job:
     def events(self) -> str:
         """Return the path of the file with the session's events."""
         return self.file("events.jsonl")
+
+
+def binaries() -> list[str]:
+    """Return the places on this host in which the binary may be installed."""
+    return [os.path.expanduser(place) for place in _BINARIES]
+
+
+def state_home() -> str:
+    """Return the directory on this host for what belongs to no replica, as the binary does."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.environ.get("PAIRSYNC_STATE") or os.path.join(base, "pairsync")
+
+
+def report_path(spec: Mapping[str, Any], run: str, job: Job) -> str:
+    """Return where a run's whole report is: in the replica on this host, else among its events."""
+    for replica in spec["replicas"].values():
+        if replica.get("local"):
+            log = os.path.join(os.path.expanduser(replica["path"]), ".pairsync/log")
+            path = os.path.join(log, f"{run}.json")
+            if os.path.exists(path):
+                return path
+    return job.events
 
 
 def job_of(spec: dict[str, Any], *, dry_run: bool, state_home: str) -> Job:

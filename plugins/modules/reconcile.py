@@ -30,6 +30,7 @@ attributes:
   idempotent:
     support: full
   platform:
+    support: full
     platforms: linux
   action:
     support: full
@@ -139,6 +140,14 @@ options:
       - The installed pairsync, when it is in none of the usual places (C(/usr/bin),
         C(/usr/local/bin), C(~/.local/bin)).
     type: path
+  _spec:
+    description:
+      - The pair's specification. The controller's part of the module sets it from O(pair).
+    type: dict
+  _directory:
+    description:
+      - Where the session's files are. The controller's part of the module sets it while it waits.
+    type: str
 seealso:
   - module: pairsync.fleet.sync_binary
   - module: pairsync.fleet.version_parity
@@ -235,9 +244,6 @@ from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.spec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Where installations put the binary; the command never depends on PATH.
-PLACES = ("/usr/bin/pairsync", "/usr/local/bin/pairsync", "~/.local/bin/pairsync")
-
 # One look at the job lasts so long, in seconds; then the controller asks again.
 PATIENCE = 30.0
 
@@ -287,8 +293,8 @@ def _spec_of_locations(a: str, b: str) -> dict[str, Any]:
 
 def installed(module: AnsibleModule) -> str:
     """Return the path of the binary on this host; fails when there is none."""
-    places = [module.params["binary"]] if module.params["binary"] else PLACES
-    for place in map(os.path.expanduser, places):
+    places = [module.params["binary"]] if module.params["binary"] else jobs.binaries()
+    for place in places:
         if os.access(place, os.X_OK):
             return place
     module.fail_json(
@@ -306,23 +312,6 @@ def check_user(module: AnsibleModule) -> None:
             msg=f"the replicas belong to {module.params['user']}, but the task runs as {user}:"
             f" set become: true and become_user: {module.params['user']}"
         )
-
-
-def state_home() -> str:
-    """Return the directory for what belongs to no replica."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.environ.get("PAIRSYNC_STATE") or os.path.join(base, "pairsync")
-
-
-def report_path(spec: Mapping[str, Any], report: Mapping[str, Any], job: jobs.Job) -> str:
-    """Return where the whole report is: in the replica on this host, else among the events."""
-    for replica in spec["replicas"].values():
-        if replica.get("local"):
-            log = os.path.join(os.path.expanduser(replica["path"]), ".pairsync/log")
-            path = os.path.join(log, f"{report.get('run')}.json")
-            if os.path.exists(path):
-                return path
-    return job.events
 
 
 def finish(
@@ -344,7 +333,7 @@ def finish(
         "failed": report["exit"] >= 2 or (report["exit"] == 1 and conflicts_fail),
         "msg": reports.sentence(report),
         "report": reports.trimmed(report, module.params["items_max"]),
-        "report_path": report_path(spec, report, job),
+        "report_path": jobs.report_path(spec, str(report.get("run")), job),
         "attached": attached,
     }
     if module._diff:  # noqa: SLF001 - there is no public way to ask
@@ -377,8 +366,6 @@ def main() -> None:
             "items_max": {"type": "int", "default": 200},
             "engine": {"type": "str", "choices": ["pairsync"], "default": "pairsync"},
             "binary": {"type": "path"},
-            # From the controller's half: the inventory's specification of the pair, and the
-            # directory of the job when this very task has started it already.
             "_spec": {"type": "dict"},
             "_directory": {"type": "str"},
         },
@@ -396,7 +383,7 @@ def main() -> None:
     command += ["--spec", "-", "--events", "--batch"]
     if module.params["confirm"]:
         command += ["--confirm", module.params["confirm"]]
-    job = jobs.job_of(spec, dry_run=module.check_mode, state_home=state_home())
+    job = jobs.job_of(spec, dry_run=module.check_mode, state_home=jobs.state_home())
     attached = False
     if module.params["_directory"]:
         job = jobs.Job(module.params["_directory"], job.name)

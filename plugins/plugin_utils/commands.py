@@ -250,7 +250,7 @@ def status(*, names: Sequence[str] = (), limit: str = "", inventory: str = "") -
     pairs = choose(fleet, names, "", limit)
     found = [(display_name(pair, pairs), one) for pair, one in statuses(pairs, fleet.variables)]
     rendering.table(STATUS_COLUMNS, [(name, *one.cells()) for name, one in found])
-    return max(one.exit for _, one in found)
+    return max(one.exit for _name, one in found)
 
 
 def add_pair(locations: Sequence[str], *, tree: str = "", inventory: str = "") -> None:

@@ -83,7 +83,7 @@ def _noise(seed: str, size: int) -> bytes:
 
     def blocks() -> Iterator[bytes]:
         block = seed.encode()
-        for _ in range(size // 32 + 1):
+        for _number in range(size // 32 + 1):
             block = hashlib.sha256(block).digest()
             yield block
 

@@ -179,12 +179,12 @@ def _progress_text(event: Mapping[str, Any]) -> str:
 @contextmanager
 def _bar(target: TextIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that moves a bar with each event; rich is loaded with the first one."""
-    bar: Any = None
+    drawn: Any = None
     task: Any = None
 
     def show(event: Mapping[str, Any]) -> None:
-        nonlocal bar, task
-        if bar is None:
+        nonlocal drawn, task
+        if drawn is None:
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -195,7 +195,7 @@ def _bar(target: TextIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
                 TransferSpeedColumn,
             )
 
-            bar = Progress(
+            drawn = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(),
@@ -204,20 +204,20 @@ def _bar(target: TextIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
                 console=Console(file=target),
                 transient=True,
             )
-            task = bar.add_task("")
-        bar.update(
+            task = drawn.add_task("")
+        drawn.update(
             task,
             description=f"{event.get('items', 0)}/{event.get('items_total', 0)} items",
             completed=int(event.get("bytes", 0)),
             total=int(event.get("bytes_total", 0)) or None,
         )
-        bar.start()
+        drawn.start()
 
     try:
         yield show
     finally:
-        if bar is not None:
-            bar.stop()
+        if drawn is not None:
+            drawn.stop()
 
 
 @contextmanager

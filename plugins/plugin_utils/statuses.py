@@ -92,19 +92,41 @@ def _known(runner: Runner, way: Reach, pair: Pair) -> list[dict[str, Any]] | Pai
 def _status(pair: Pair, answer: list[dict[str, Any]] | PairsyncError) -> Status:
     if isinstance(answer, PairsyncError):
         return Status(problem=str(answer))
+    one = _entry(pair, answer)
+    if one is None:
+        return Status(problem="never synced")
+    error = one.get("error") or {}
+    return Status(
+        age=one.get("age_seconds"),
+        finished=_finished(one),
+        exit=int(one.get("exit", EXIT_FATAL)),
+        conflicts=int(one.get("conflicts") or 0),
+        problem=str(error.get("message") or ""),
+    )
+
+
+def _entry(pair: Pair, answer: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return what a's host says of this pair.
+
+    Names are labels only: where no entry has them, the one is meant that has both directories.
+    """
     names = {f"{one.host}:{one.path}" for one in (pair.a, pair.b)}
+    directories = []
     for one in answer:
-        if {(one.get("pair") or {}).get(side) for side in ("a", "b")} != names:
-            continue
-        error = one.get("error") or {}
-        return Status(
-            age=one.get("age_seconds"),
-            finished=_finished(one),
-            exit=int(one.get("exit", EXIT_FATAL)),
-            conflicts=int(one.get("conflicts") or 0),
-            problem=str(error.get("message") or ""),
-        )
-    return Status(problem="never synced")
+        known = one.get("pair") or {}
+        if {known.get("a"), known.get("b")} == names:
+            return one
+        shown = {"a": known.get("a"), "b": known.get("b"), one.get("side"): one.get("root")}
+        ends = [str(shown["a"]), str(shown["b"])]
+        paths = [pair.a.path, pair.b.path]
+        if any(all(map(_is_at, ends, order)) for order in (paths, paths[::-1])):
+            directories.append(one)
+    return directories[0] if len(directories) == 1 else None
+
+
+def _is_at(shown: str, path: str) -> bool:
+    """Say whether a shown replica can be at a path as pairs.yml writes it, from `~` or absolute."""
+    return shown.partition(":")[2] == path or shown.endswith(path.rstrip("/").removeprefix("~"))
 
 
 def _finished(one: Mapping[str, Any]) -> float | None:

@@ -160,7 +160,7 @@ def test_a_session_outlives_its_controller_and_is_found_again(content, environme
     time.sleep(3)
     assert second.poll() is None
     fleet.host("gpu2").path("/tmp/go").touch()
-    shown, _ = second.communicate(timeout=60)
+    shown, _errors = second.communicate(timeout=60)
     assert second.returncode == 0, shown
     result = json.loads((Path(environment["HOME"]) / "result.json").read_text())
     assert result["attached"] is True

@@ -44,9 +44,9 @@ def test_the_owner_is_who_logs_in_to_b():
 
 def test_two_locations_need_no_inventory():
     spec = reconcile.spec_of({**NONE, "a": "/data/model", "b": "ssh://me@gpu2:2222//data/model"})
-    a, b = spec["replicas"].values()
-    assert a == {"path": "/data/model", "local": True}
-    assert b == {"path": "/data/model", "address": "gpu2", "user": "me", "port": 2222}
+    replicas = list(spec["replicas"].values())
+    assert replicas[0] == {"path": "/data/model", "local": True}
+    assert replicas[1] == {"path": "/data/model", "address": "gpu2", "user": "me", "port": 2222}
 
 
 def test_two_directories_of_one_host_have_two_labels():

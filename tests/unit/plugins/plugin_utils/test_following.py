@@ -59,7 +59,7 @@ def test_the_plan_is_shown_as_lines_with_the_hosts_above(follow):
 
 
 def test_without_a_plan_no_heading_is_shown(follow):
-    _, shown = follow({**PLAN, "items_total": 0})
+    _follower, shown = follow({**PLAN, "items_total": 0})
     assert shown.out == ""
 
 
@@ -69,13 +69,13 @@ def test_without_a_plan_no_heading_is_shown(follow):
 def test_one_question_one_answer(follow, monkeypatch, typed, answer, left):
     typing = iter(["what?", "", typed])
     monkeypatch.setattr("builtins.input", lambda _prompt: next(typing))
-    follower, _ = follow(QUESTION, interactive=True)
+    follower, _shown = follow(QUESTION, interactive=True)
     assert follower.report == {"exit": answer, "id": 7}
     assert follower.left == left
 
 
 def test_with_nobody_there_the_answer_is_no(follow):
-    follower, _ = follow(QUESTION)
+    follower, _shown = follow(QUESTION)
     assert follower.report["exit"] == 1
 
 
@@ -84,13 +84,13 @@ def test_the_end_of_the_terminal_is_a_no_as_well(follow, monkeypatch):
         raise EOFError
 
     monkeypatch.setattr("builtins.input", end)
-    follower, _ = follow(QUESTION, interactive=True)
+    follower, _shown = follow(QUESTION, interactive=True)
     assert follower.report["exit"] == 1
     assert follower.left
 
 
 def test_what_the_hosts_say_is_shown_without_control_bytes(follow):
-    _, shown = follow(
+    _follower, shown = follow(
         {"event": "warning", "message": "late write\x1b[2J"},
         {"event": "note", "message": "gpu2:/data did not exist and was created"},
         {"event": "result", "path": "x", "result": "failed", "reason": "disk\x07full"},
@@ -106,10 +106,12 @@ def test_what_the_hosts_say_is_shown_without_control_bytes(follow):
 
 
 def test_a_relayed_plan_says_how_much_passes_through_here(follow):
-    _, shown = follow(item("a", bytes=2_000_000), item("b", bytes=500_000), PLAN, relayed=True)
+    _follower, shown = follow(
+        item("a", bytes=2_000_000), item("b", bytes=500_000), PLAN, relayed=True
+    )
     assert "2.5 MB pass through this machine" in shown.out
 
 
 def test_a_very_long_plan_is_cut(follow):
-    _, shown = follow(*(item(f"file{number}") for number in range(1005)), PLAN)
+    _follower, shown = follow(*(item(f"file{number}") for number in range(1005)), PLAN)
     assert "… and 5 more items" in shown.out
