@@ -43,7 +43,15 @@ from .events import (
     ScanDone,
 )
 from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
-from .transfer import Way, hold_unsettled, incomplete_paths, outcomes_of, planned, recording
+from .transfer import (
+    Way,
+    hold_unsettled,
+    incomplete_paths,
+    order_crossing,
+    outcomes_of,
+    planned,
+    recording,
+)
 
 _PROGRESS_SECONDS = 0.1
 
@@ -352,6 +360,7 @@ class _Session:
             self._moved[2:] = [_files(on_a + on_b), _bytes(on_a + on_b)]
             for way in ways:
                 hold_unsettled(items, way)
+            order_crossing(*ways)
             try:
                 self._both(
                     lambda: ways[0].run(self._count, lambda: self.stopped),

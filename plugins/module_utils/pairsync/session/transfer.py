@@ -10,6 +10,7 @@ what is to be done to the receiver, and contents follow without further question
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Callable, Optional
 
 from ..model.entry import FILE, Entry, is_below, parent_of
@@ -46,13 +47,27 @@ class Way:
     incomplete: list[bytes] = field(default_factory=list)
     held: dict[int, Done] = field(default_factory=dict)
     done: dict[int, Done] = field(default_factory=dict)
+    sent: Event = field(default_factory=Event)
+    after: Optional[Event] = None  # what has to be sent before this way is finished
 
     def run(self, count: Count, stopped: Callable[[], bool]) -> None:
         """Bring the actions about. count is told of (files, bytes) as they pass."""
+        try:
+            received = self._send(count, stopped)
+        finally:
+            self.sent.set()
+        if not received:
+            return
+        if self.after is not None:
+            self.after.wait()
+        self.done.update((one.number, one) for one in self.target.finish())
+
+    def _send(self, count: Count, stopped: Callable[[], bool]) -> bool:
+        """Send all contents; False when there is nothing to do at all."""
         actions = [action for action in self.actions if action.number not in self.held]
         self.done.update(self.held)
         if not actions:
-            return
+            return False
         self.target.receive(actions, self.incomplete)
         wanted = [
             (action.number, action.path)
@@ -68,7 +83,17 @@ class Way:
                     count(0 if isinstance(record, Piece) else 1, len(record.data))
                 elif isinstance(record, Begin):
                     count(1, 0)
-        self.done.update((one.number, one) for one in self.target.finish())
+        return True
+
+
+def order_crossing(one: Way, other: Way) -> None:
+    """Contents that go one way are sent before the same file's permissions come the other way:
+    its sender would take that for an edit.
+    """
+    for way, back in ((one, other), (other, one)):
+        props = {action.path for action in way.actions if action.props_only}
+        if props and any(action.path in props for action in back.actions):
+            way.after = back.sent
 
 
 def hold_unsettled(items: list[Item], way: Way) -> None:
