@@ -34,9 +34,14 @@ def agent(state: Path) -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, "PAIRSYNC_STATE": str(state)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
+    process.writers = []
     try:
         yield process
     finally:
+        # A thread that still writes beats must not find the numbers of its pipe in use again.
+        for writer in process.writers:
+            writer.fail(EOFError())
+            writer.close()
         for stream in (process.stdin, process.stdout, process.stderr):
             stream.close()
         try:
@@ -54,6 +59,7 @@ class Wire:
         read_fd = process.stdout.fileno()
         self.reader = FrameReader(read_fd, "gpu2")
         self.writer = FrameWriter(process.stdin.fileno())
+        process.writers.append(self.writer)
         greet(self.writer, NONCE, "source")
         self.greeting = await_agent(read_fd, self.reader, NONCE, "gpu2", "source")
 
@@ -93,7 +99,6 @@ def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[Remo
     Yields the replica that a session believes in.
     """
     to_peer, from_peer = os.pipe(), os.pipe()
-    # Buffers are small, so that whoever does not read is noticed.
     theirs = FrameReader(to_peer[0], "the session"), FrameWriter(from_peer[1])
 
     def run() -> None:
@@ -101,9 +106,11 @@ def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[Remo
         nonce = messages.decode(hello.payload, "the session")["nonce"]
         os.write(from_peer[1], f"PAIRSYNC {nonce}\n".encode())
         theirs[1].put(HELLO, 0, messages.encode(own_greeting("source")._asdict()))
-        serve(*theirs)
-        theirs[1].close()
-        os.close(from_peer[1])
+        try:
+            serve(*theirs)
+        finally:
+            theirs[1].close()
+            os.close(from_peer[1])
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -121,6 +128,8 @@ def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[Remo
     try:
         yield RemoteReplica(reader, writer, "gpu2", hang_up)
     finally:
+        writer.fail(EOFError())
+        writer.close()
         hang_up()
         thread.join(20)
         assert not thread.is_alive(), "the peer was left hanging"

@@ -1,0 +1,460 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Peers that break the protocol, and peers that die: nothing of theirs appears in a tree."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pairsync.model.entry import FILE, Entry
+from pairsync.model.errors import ProtocolError
+from pairsync.reconcile.actions import Action
+from pairsync.replica.contents import Begin, End, Piece, Proof, Whole
+from pairsync.wire import codec, messages
+from pairsync.wire.frames import BULK, CALL, CONTENTS, FAIL, HELLO, REPLY
+from tests.engine.wire.peers import Wire, agent, impostor, remote, sync
+
+SECRET = b"what nobody asked for"
+DIGEST = hashlib.sha256(SECRET).digest()
+
+
+@pytest.fixture
+def roots(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.mkdir()
+    b.mkdir()
+    (a / "kept").write_text("kept\n")
+    return a, b
+
+
+def names(root):
+    return {
+        str(path.relative_to(root)) for path in root.rglob("*") if ".pairsync" not in path.parts
+    }
+
+
+def staged(root):
+    return {path for path in root.glob(".pairsync/stage/*/*")}
+
+
+# -- a session that misbehaves, and a real agent -------------------------------------------------
+
+
+class Client(Wire):
+    """A client of an agent that has come as far as waiting for contents of one new file."""
+
+    number = 0
+
+    def call(self, operation, data=b"", **arguments):
+        self.number += 1
+        self.writer.put_bulk(self.number, data)
+        self.writer.put(CALL, self.number, messages.encode({**arguments, "op": operation}))
+        return self.number
+
+    def answer(self):
+        bulk = b""
+        while True:
+            frame = self.read()
+            if frame is None or frame.type != BULK:
+                break
+            bulk += frame.payload
+        assert frame is not None, "the agent ended"
+        reply = json.loads(frame.payload)
+        assert (frame.type == FAIL) == ("code" in reply)
+        return reply
+
+    def begin(self, root):
+        self.call("open", path=str(root))
+        self.answer()
+        self.call("create")
+        replica = self.answer()
+        policy = {"mode": "two-way", "lock_wait": 0}
+        peer = {"replica_id": "f" * 32, "label": "x", "host": "x", "path": "/x"}
+        self.call(
+            "begin", pair_id="e" * 32, side="b", label="b", peer=peer, policy=policy, run="r",
+            dry_run=False,
+        )  # fmt: skip
+        assert "current" in self.answer()
+        self.call("scan", base="keep")
+        self.answer()
+        return replica
+
+    def receive(self, *actions):
+        listed = codec.write_list(actions, codec.write_action)
+        paths = codec.write_list([], codec.write_path)
+        number = self.call("receive", listed + paths, actions=len(listed))
+        assert self.answer() == {}
+        return number
+
+    def send(self, number, *records):
+        self.writer.put(CONTENTS, number, b"".join(map(codec.encode_record, records)))
+
+
+@pytest.fixture
+def client(roots, tmp_path):
+    with agent(tmp_path / "state") as process:
+        client = Client(process)
+        client.process = process
+        client.begin(roots[1])
+        yield client
+
+
+def new_file(number=1, path=b"new", digest=None, size=len(SECRET)):
+    return Action(number, path, Entry(FILE, 0o644, size, 0, digest), None, 0)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [Whole(2, Proof(len(SECRET), 0, DIGEST), SECRET)],
+        [Begin(2, 10)],
+        [Piece(1, SECRET)],
+        [End(1, Proof(len(SECRET), 0, DIGEST))],
+        [Begin(1, 10), Piece(1, SECRET)],
+        [Begin(1, 100), Begin(1, 100)],
+        [Whole(1, Proof(len(SECRET), 0, DIGEST), SECRET)] * 2,
+    ],
+    ids=["not asked for", "not asked for, large", "not begun", "only its end", "too long",
+         "begun twice", "twice"],
+)  # fmt: skip
+def test_contents_that_break_the_protocol_end_the_transfer(client, roots, records):
+    number = client.receive(new_file())
+    client.send(number, *records)
+    assert client.answer()["code"] == "protocol"
+    client.call("finish")
+    assert client.answer()["code"] == "protocol"
+    client.process.stdin.close()
+    client.process.wait(10)
+    assert names(roots[1]) == set()
+    assert staged(roots[1]) == set()
+
+
+@pytest.mark.parametrize(
+    "records,reason",
+    [
+        ([Whole(1, Proof(len(SECRET), 0, b"w" * 32), SECRET)], "arrived damaged"),
+        ([Whole(1, Proof(5, 0, DIGEST), SECRET)], "arrived damaged"),
+        ([Begin(1, 50), Piece(1, SECRET), End(1, Proof(50, 0, DIGEST))], "arrived damaged"),
+        ([Begin(1, 21), Piece(1, SECRET), End(1, Proof(21, 0, b"w" * 32))], "arrived damaged"),
+        ([], "its contents did not arrive"),
+    ],
+    ids=["wrong digest", "wrong size", "too short", "wrong digest, large", "nothing"],
+)
+def test_contents_that_are_not_what_was_vouched_for_get_no_name(client, roots, records, reason):
+    number = client.receive(new_file())
+    client.send(number, *records)
+    client.call("finish")
+    bulk = client.read()
+    [done] = codec.read_list(bulk.payload, "b", codec.read_done)
+    assert done.result != "done"
+    assert done.reason == reason
+    assert names(roots[1]) == set()
+
+
+def test_contents_other_than_the_plan_s_get_no_name(client, roots):
+    number = client.receive(new_file(digest=hashlib.sha256(b"as planned").digest()))
+    client.send(number, Whole(1, Proof(len(SECRET), 0, DIGEST), SECRET))
+    client.call("finish")
+    [done] = codec.read_list(client.read().payload, "b", codec.read_done)
+    assert done.result == "skipped"
+    assert names(roots[1]) == set()
+
+
+def test_nothing_is_written_through_a_symlink(client, roots, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (roots[1] / "way").symlink_to(outside)
+    number = client.receive(new_file(path=b"way/out"))
+    client.send(number, Whole(1, Proof(len(SECRET), 0, DIGEST), SECRET))
+    client.call("finish")
+    [done] = codec.read_list(client.read().payload, "b", codec.read_done)
+    assert done.result != "done"
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "operation,arguments",
+    [
+        ("open", {}), ("open", {"path": 1}), ("open", {"path": "p" * 9000}),
+        ("shares", {"nonce": "../x", "write": True}), ("shares", {"nonce": "abc", "write": 1}),
+        ("begin", {}), ("begin", {"pair_id": "../../x"}),
+        ("scan", {}), ("scan", {"base": "destroy"}),
+        ("details", {"files": -1}), ("details", {"files": 99}), ("details", {"files": "0"}),
+        ("receive", {"actions": True}), ("receive", {"actions": 10**30}),
+        ("record", {"commit": "c", "rows": 0}), ("record", {"commit": 5, "rows": 0, "leave": []}),
+        ("promote", {}), ("end", {"status": []}), ("forget", {"pair_id": ".."}),
+        ("forget", {}), ("remove everything", {}), ("", {}), (None, {}), ("__init__", {}),
+    ],
+)  # fmt: skip
+def test_every_wrong_argument_of_a_call_is_a_protocol_error(client, roots, operation, arguments):
+    client.call(operation, **arguments)
+    assert client.answer()["code"] == "protocol"
+    client.call("scan", base="keep")
+    assert "entries" in client.answer(), "the agent still answers"
+    assert names(roots[1]) == set()
+
+
+def test_calls_in_the_wrong_order_are_refused(roots, tmp_path):
+    for operation, arguments, data in (
+        ("create", {}, b""),
+        ("scan", {"base": "keep"}, b""),
+        ("finish", {}, b""),
+        ("promote", {"commit": "c"}, b""),
+        ("receive", {"actions": 4}, bytes(8)),
+        ("record", {"commit": "c", "rows": 4, "leave": []}, bytes(8)),
+        ("shares", {"nonce": "abc", "write": True}, b""),
+        ("end", {"status": {}}, b""),
+    ):
+        with agent(tmp_path / "state") as process:
+            client = Client(process)
+            client.call(operation, data, **arguments)
+            answer = client.answer()
+            assert answer.get("code", "protocol") in ("protocol", "root_missing"), operation
+    assert not (roots[1] / ".pairsync").exists()
+
+
+@pytest.mark.parametrize("kind", [HELLO, REPLY, FAIL])
+def test_an_agent_ends_when_it_gets_what_only_agents_send(client, kind):
+    client.writer.put(kind, 1, b"{}")
+    assert client.process.wait(10) == 3
+
+
+def test_an_agent_keeps_data_of_a_few_calls_only(client):
+    for number in range(100, 120):
+        client.writer.put(BULK, number, b"x")
+    assert client.process.wait(10) == 3
+
+
+def test_an_agent_ends_with_its_session(client, roots):
+    number = client.receive(new_file(size=10 << 20))
+    client.send(number, Begin(1, 10 << 20), Piece(1, b"x" * 1000))
+    deadline = time.monotonic() + 10
+    while not staged(roots[1]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert staged(roots[1])
+    client.process.stdin.close()
+    client.process.wait(10)
+    assert staged(roots[1]) == set()
+    assert names(roots[1]) == set()
+
+
+# -- an agent that misbehaves or dies, and a real session ----------------------------------------
+
+
+def test_a_real_agent_serves_a_session(roots, tmp_path):
+    a, b = roots
+    (a / "big").write_bytes(os.urandom(3 << 20))
+    (a / "sub").mkdir()
+    (b / "other").write_text("from b\n")
+    with agent(tmp_path / "state") as process:
+        run = sync(a, b, remote(process), tmp_path / "state")
+    assert run.error is None
+    assert names(a) == names(b) == {"kept", "big", "sub", "other"}
+    assert (b / "big").read_bytes() == (a / "big").read_bytes()
+    assert run.wire_bytes > 3 << 20
+
+
+def opened(path):
+    return {
+        "host": "x", "path": path, "user": "me", "version": "0", "build": "source",
+        "replica_id": "f" * 32, "identity": "x:1:1", "missing": False, "parent": True,
+        "empty": True, "ancestors": [], "peers": [], "clock_ns": 0,
+    }  # fmt: skip
+
+
+def played(changes, *, contents=(), then=None):
+    """An agent that lists these changes and sends these records, whatever it is asked for."""
+
+    def serve(reader, writer):
+        while True:
+            frame = reader.read()
+            if frame is None:
+                return
+            if frame.type != CALL:
+                continue
+            operation = json.loads(frame.payload)["op"]
+            reply, data = {}, b""
+            if operation in ("open", "create"):
+                reply = opened("/b")
+            elif operation == "begin":
+                reply = {"current": "", "pending": "", "rows": 0, "sound": True}
+            elif operation == "scan":
+                dropped = codec.write_list([], codec.write_path)
+                data = dropped + codec.write_list(changes, codec.write_change)
+                reply = {"entries": 1, "seconds": 0.0, "dropped": len(dropped)}
+            elif operation == "send":
+                for record in contents:
+                    writer.put(CONTENTS, frame.number, codec.encode_record(record))
+            if then is not None and operation == then[0]:
+                then[1](writer, frame.number)
+                continue
+            writer.put_bulk(frame.number, data)
+            writer.put(REPLY, frame.number, messages.encode(reply))
+
+    return serve
+
+
+def change(path=b"new", size=len(SECRET), digest=None):
+    return codec.Change(path, None, Entry(FILE, 0o644, size, 0, digest))
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [Whole(9, Proof(len(SECRET), 0, DIGEST), SECRET)],
+        [Begin(0, 10), Piece(0, SECRET), End(0, Proof(len(SECRET), 0, DIGEST))],
+        [Whole(0, Proof(len(SECRET), 0, DIGEST), SECRET)] * 2,
+        [Whole(0, Proof(len(SECRET), 0, b"w" * 32), SECRET)],
+        [Begin(0, len(SECRET)), Piece(0, SECRET)],
+    ],
+    ids=["not asked for", "too long", "twice", "wrong digest", "without an end"],
+)
+def test_a_sender_cannot_bring_in_what_was_not_planned(roots, tmp_path, contents):
+    (roots[0] / "kept").unlink()
+    with impostor(played([change()], contents=contents)) as b:
+        run = sync(roots[0], tmp_path / "b", b, tmp_path / "state")
+        b.close()
+    assert run.error is None or run.error.code == "protocol"
+    assert run.error is not None or run.outcomes[0].result == "failed"
+    assert names(roots[0]) == set()
+    assert staged(roots[0]) == set()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda writer, number: writer.put(REPLY, number + 1, b"{}"),
+        lambda writer, number: writer.put(BULK, number + 1, b"x"),
+        lambda writer, number: writer.put(CONTENTS, number, b"x"),
+        lambda writer, number: writer.put(CALL, number, b"{}"),
+        lambda writer, number: writer.put(REPLY, number, b"[]"),
+        lambda writer, number: writer.put(REPLY, number, b"{}"),
+        lambda writer, number: writer.put(REPLY, number, b"{" * 100_000),
+        lambda writer, number: writer.put(FAIL, number, b"{}"),
+        lambda writer, number: writer.put(REPLY, number, b'{"entries":-1,"dropped":-5}'),
+        lambda writer, number: os.write(writer._fd, b"Connection to gpu2 closed.\n"),
+        lambda writer, number: os.write(writer._fd, b"\0\0\0\5\3"),
+    ],
+)
+def test_every_wrong_answer_is_a_protocol_error_and_nothing_is_written(roots, tmp_path, message):
+    class Gone(Exception):
+        pass
+
+    def misbehave(writer, number):
+        message(writer, number)
+        raise Gone  # what broke off in the middle of a frame ends with the peer
+
+    def serve(reader, writer):
+        with contextlib.suppress(Gone):
+            played([change()], then=("scan", misbehave))(reader, writer)
+
+    with impostor(serve) as b:
+        run = sync(roots[0], tmp_path / "b", b, tmp_path / "state")
+    assert run.error is not None
+    assert run.error.code == "protocol"
+    assert names(roots[0]) == {"kept"}
+
+
+@pytest.mark.parametrize("key", list(opened("/b")))
+def test_every_field_of_a_replica_s_description_is_checked(key):
+    right = opened("/b")
+    assert messages.read_opened(right, "gpu2").path == "/b"
+    for wrong in (None, [1], {}, 1.5, "x" * 9000):
+        if type(wrong) is type(right[key]) and wrong != "x" * 9000 and wrong != [1]:
+            continue
+        if isinstance(wrong, str) and not isinstance(right[key], str):
+            wrong = "x"
+        with pytest.raises(ProtocolError):
+            messages.read_opened({**right, key: wrong}, "gpu2")
+    with pytest.raises(ProtocolError):
+        messages.read_opened({k: v for k, v in right.items() if k != key}, "gpu2")
+
+
+def test_an_error_of_a_peer_is_shown_as_one_printable_line():
+    said = {"code": "no such code", "message": "a\n\x1b[31mb" + "c" * 5000, "next": "\u202e"}
+    error = messages.read_error(said, "gpu2")
+    assert error.code == "internal"
+    assert error.message.startswith("a??[31mb")
+    assert len(error.message) == 1024
+    assert str(error).isprintable()
+
+
+def test_a_session_says_so_when_its_agent_is_killed(roots, tmp_path):
+    a, b = roots
+    (a / "big").write_bytes(os.urandom(40 << 20))
+    with agent(tmp_path / "state") as process:
+        replica = remote(process)
+
+        def kill():
+            while not staged(b):
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        run = sync(a, b, replica, tmp_path / "state")
+        killer.join(10)
+    assert run.error is not None
+    assert run.error.code == "protocol"
+    assert "gpu2" in run.error.message
+    assert "big" not in names(b)
+    with agent(tmp_path / "state") as process:
+        assert sync(a, b, remote(process), tmp_path / "state").error is None
+    assert (b / "big").read_bytes() == (a / "big").read_bytes()
+    assert staged(b) == set()
+
+
+SESSION = """
+import sys
+from pathlib import Path
+from tests.engine.wire.peers import agent, remote, sync
+a, b, state = map(Path, sys.argv[1:])
+with agent(state) as process:
+    print(process.pid, flush=True)
+    sync(a, b, remote(process), state)
+"""
+
+
+def test_an_agent_ends_when_its_session_is_killed(roots, tmp_path):
+    a, b = roots
+    (a / "big").write_bytes(os.urandom(40 << 20))
+    with subprocess.Popen(
+        [sys.executable, "-c", SESSION, a, b, tmp_path / "state"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as session:  # fmt: skip
+        pid = int(session.stdout.readline())
+        while not staged(b):
+            time.sleep(0.002)
+        session.kill()
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not os.path.exists(f"/proc/{pid}"), "the agent is still there"
+    assert "big" not in names(b)
+    assert staged(b) == set()
+    with agent(tmp_path / "state") as process:
+        assert sync(a, b, remote(process), tmp_path / "state").error is None
+    assert names(b) == names(a) == {"kept", "big"}
+
+
+def test_a_report_longer_than_a_frame_reaches_the_agent(roots, tmp_path):
+    report = {"items": ["x" * 100] * 30_000}
+    with agent(tmp_path / "state") as process:
+        client = Client(process)
+        client.begin(roots[1])
+        client.call("end", messages.encode(report), status={"exit": 0})
+        assert client.answer() == {}
+    [log] = (roots[1] / ".pairsync/log").iterdir()
+    assert json.loads(log.read_text()) == report
