@@ -8,9 +8,7 @@ hosts; only when both have it is it promoted. If a host stops in between, the ne
 compares ids: a pending commit is promoted when the peer has the same one pending or current,
 else dropped. A checksum over all rows tells a damaged or foreign base from a good one.
 
-One row per directory (see rows.py). `seen` remembers what a directory looked like when it last
-agreed with the base, so that the next scan need not compare it entry by entry; it is a local
-note and not part of the checksum. `chunks` holds the chunk list of large contents by digest.
+One row per directory (see rows.py). `chunks` holds the chunk list of large contents by digest.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from .rows import pack_agreed, unpack_agreed
 NAME = "base.sqlite"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, data BLOB NOT NULL, seen BLOB);
+CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pending (path BLOB PRIMARY KEY, data BLOB);
 CREATE TABLE IF NOT EXISTS chunks (digest BLOB PRIMARY KEY, list BLOB NOT NULL);
 """
@@ -53,12 +51,10 @@ class Base:
         self._database = store.connect(pair_fd, NAME, _SCHEMA)
         self._meta = dict(self._database.execute("SELECT key, value FROM meta"))
         self._rows: dict[bytes, bytes] = {}
-        self._seen: dict[bytes, bytes] = {}
+        self._pending: dict[bytes, Optional[bytes]] = {}
         total = 0
-        for path, data, seen in self._database.execute("SELECT path, data, seen FROM directories"):
+        for path, data in self._database.execute("SELECT path, data FROM directories"):
             self._rows[path] = data
-            if seen is not None:
-                self._seen[path] = seen
             total += _row_sum(path, data)
         self._sum = total % _MODULUS
         if not self._meta:
@@ -96,20 +92,9 @@ class Base:
             if entry.kind == DIR:
                 yield from self.below(inner)
 
-    def agrees(self, directory: bytes, mark: bytes) -> bool:
-        """Tell whether a directory still looks as it did when it last agreed with the base."""
-        return self._seen.get(directory) == mark
-
-    def remember(self, marks: dict[bytes, Optional[bytes]]) -> None:
-        """Note what directories look like that agree with the base now (None: forget)."""
-        changed = {path: mark for path, mark in marks.items() if self._seen.get(path) != mark}
-        if not changed:
-            return
-        with self._transaction():
-            self._database.executemany(
-                "UPDATE directories SET seen = ? WHERE path = ?",
-                [(mark, path) for path, mark in changed.items()],
-            )
+    def packed(self, directory: bytes) -> bytes:
+        """A directory's packed entries, as the pending commit has them if there is one."""
+        return self._pending.get(directory, self._rows.get(directory)) or b""
 
     def write_pending(self, commit: str, rows: Iterable[tuple[bytes, Optional[Entry]]]) -> str:
         """Write a commit that is not valid yet, durably; return the checksum it will have."""
@@ -124,6 +109,7 @@ class Base:
                 total += _row_sum(path, data)
                 count += len(unpack_agreed(data))
         checksum = f"{total % _MODULUS:064x}"
+        self._pending = changed
         with self._transaction():
             self._database.execute("DELETE FROM pending")
             self._database.executemany("INSERT INTO pending VALUES (?, ?)", list(changed.items()))
@@ -154,7 +140,6 @@ class Base:
                 }
             )
         for path, data in rows.items():
-            self._seen.pop(path, None)
             old = self._rows.pop(path, None)
             if old is not None:
                 self._sum -= _row_sum(path, old)
@@ -162,6 +147,7 @@ class Base:
                 self._rows[path] = data
                 self._sum += _row_sum(path, data)
         self._sum %= _MODULUS
+        self._pending = {}
 
     def drop_pending(self) -> None:
         """Forget the pending commit, durably."""

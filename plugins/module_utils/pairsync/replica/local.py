@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
-from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below
+from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
@@ -24,6 +24,7 @@ from .backup import Backup, drop_brief, prune, run_name
 from .base import Base
 from .contents import Done, Record
 from .digest import digest_file
+from .index import Index
 from .interface import BaseState, Beginning, Opened, Recording, Scanned
 from .landing import Ground
 from .lock import PairLock, root_lock
@@ -62,6 +63,7 @@ class LocalReplica:
         self._backup: Optional[Backup] = None
         self._landed: dict[bytes, Optional[Seen]] = {}
         self._learned: dict[bytes, bytes] = {}
+        self._trusted: dict[bytes, Listing] = {}  # of directories the index did not know
         self._results: dict[int, Done] = {}
         self._lookup = Lookup({})
         self.weak = False
@@ -219,10 +221,10 @@ class LocalReplica:
             return Scanned([], 0, [], 0.0)
         beginning = self._in_session()
         self._settle_base(base, beginning)
-        known: dict[bytes, Listing] = {}
+        known = Index()
         if self._state is not None:
             self._before_ns = self._probe()
-            known = index.load(self._state.fd)
+            known = index.load(self._state.fd, self._in_session().pair_id)
         try:
             self._scan = scan(self._root_fd, self._rules, self._base, known, self._beat)
         except OSError as error:
@@ -266,20 +268,25 @@ class LocalReplica:
             fsops.close(fd)
         return now - (TICK_NS if now % 1_000_000_000 else COARSE_TICK_NS)
 
-    def _save_scan(self, known: dict[bytes, Listing]) -> None:
+    def _save_scan(self, known: Index) -> None:
         if self._state is None:
             return
         changed = {}
         for path, listing in self._scan.listings.items():
-            if known.get(path) != listing:
+            if known.listings.get(path) != listing:
                 trusted = Listing(listing.seen, trusted_digests(listing, self._before_ns))
-                if known.get(path) != trusted:
+                self._trusted[path] = trusted
+                if known.listings.get(path) != trusted:
                     changed[path] = trusted
-        gone = set() if self._rules.paths else known.keys() - self._scan.listings.keys()
+        gone = set() if self._rules.paths else known.listings.keys() - self._scan.listings.keys()
         with self._root_locked():
-            index.save(self._state.fd, changed, set(gone))
-        if self._base is not None and not self._in_session().dry_run:
-            self._base.remember(self._scan.marks)
+            pair = self._in_session().pair_id
+            marks = {
+                path: mark
+                for path, mark in self._scan.marks.items()
+                if known.marks.get(path) != mark
+            }
+            index.save(self._state.fd, pair, Index(changed, marks), set(gone))
 
     def details(
         self, files: list[bytes], directories: list[bytes]
@@ -411,7 +418,10 @@ class LocalReplica:
             changed, gone = outcome.listings(
                 self._scan.listings, self._landed, self._learned, self._before_ns
             )
-            index.save(held.fd, changed, gone)
+            touched = {parent_of(path) for path in rows} & self._trusted.keys()
+            settled = {path: self._trusted[path] for path in touched} | changed
+            agreed = outcome.marks(settled, base, set(recording.keep))
+            index.save(held.fd, self._in_session().pair_id, Index(changed, agreed), gone)
         return checksum
 
     def promote(self, commit: str) -> None:

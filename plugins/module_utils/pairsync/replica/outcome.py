@@ -10,9 +10,10 @@ from typing import Optional
 
 from ..model.entry import FILE, LINK, Entry, blocked, parent_of
 from ..model.errors import PairsyncError
-from . import fsops
+from . import fsops, index
+from .base import Base
 from .landing import FEW
-from .rows import TICK_NS, Listing, Seen, pack_listing, unpack_listing
+from .rows import TICK_NS, Listing, Seen, all_known, pack_listing, unpack_listing
 from .tree import Tree
 from .walk import Scan
 
@@ -88,6 +89,19 @@ def listings(
                 entries[name] = _trusted(now)
         changed[directory] = pack_listing(entries)
     return changed, {path for path, now in landed.items() if now is None}
+
+
+def marks(listings: dict[bytes, Listing], base: Base, keep: set[bytes]) -> dict[bytes, bytes]:
+    """The marks of directories that agree with the base now, and of which all digests are trusted.
+
+    keep: paths that do not agree.
+    """
+    differing = {parent_of(path) for path in keep}
+    return {
+        path: index.agreement(listing, base.packed(path))
+        for path, listing in listings.items()
+        if path not in differing and all_known(listing)
+    }
 
 
 def _trusted(now: Seen) -> Seen:

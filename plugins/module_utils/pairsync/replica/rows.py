@@ -96,6 +96,14 @@ def trusted_digests(listing: Listing, before_ns: int) -> bytes:
     return bytes(digests)
 
 
+def all_known(listing: Listing) -> bool:
+    """Tell whether the digest of every file in a directory is known."""
+    return not any(
+        record[2] == FILE and listing.digests[place * 32 : place * 32 + 32] == NO_DIGEST
+        for place, (_, record) in enumerate(records(listing.seen))
+    )
+
+
 def pack_agreed(entries: dict[bytes, Entry]) -> bytes:
     """Pack the base's entries of one directory. Modification times are not part of a base."""
     parts: list[bytes] = []

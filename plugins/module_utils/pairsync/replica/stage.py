@@ -13,7 +13,7 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from ..model.entry import DIR, FILE, LINK, Entry
+from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry
 from . import fsops
 from .contents import Proof
 from .digest import Digester, digest_bytes
@@ -60,7 +60,6 @@ class Stage:
         """fd: the directory, held by the caller's state and taken over here."""
         self.fd = fd
         self._tree = Tree(fsops.duplicate(fd))
-        self._umask = os.umask(0)  # modes are given exactly; the stage itself is private
 
     def place(self, name: bytes) -> At:
         """Where a staged path lies; valid until the next call."""
@@ -127,18 +126,21 @@ class Stage:
 
     def close(self) -> None:
         """Let go of the directory."""
-        os.umask(self._umask)
         self._tree.close()
         fsops.close(self.fd)
 
 
 def finish_file(fd: int, want: Entry, mtime_ns: int, digest: bytes, owner: Owner) -> Seen:
-    """Set owner, then mode, then time of a staged file; return what it is now."""
+    """Set owner, time and mode of a staged file; return what it is now."""
     if owner.uid >= 0 or owner.gid >= 0:
         fsops.set_owner(fd, owner.uid, owner.gid)
-        fsops.set_mode(fd, _bits(want))  # changing the owner may have cleared bits
     fsops.set_mtime(fd, mtime_ns)
-    return seen(fsops.fstat(fd), digest)
+    status = fsops.fstat(fd)
+    if status.st_mode & PERMISSION_BITS != _bits(want):
+        # The umask, a default ACL or the new owner took something away.
+        fsops.set_mode(fd, _bits(want))
+        status = fsops.fstat(fd)
+    return seen(status, digest)
 
 
 def finish_dir(fd: int, want: Entry, owner: Owner) -> None:

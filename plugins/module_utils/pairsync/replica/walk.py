@@ -10,7 +10,6 @@ base's and its fingerprint is not one whose digest we know.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from ..model.pathspec import PathSet
 from . import fsops
 from .base import Base
 from .digest import digest_file
+from .index import Index, agreement
 from .rows import NO_DIGEST, Listing, pack_seen, records
 
 MOST_LEVELS = 1024  # below this depth a directory is a problem, so that descriptors stay bounded
@@ -46,7 +46,7 @@ class Scan:
 
     changes: by path, in path order. listings: every directory by path. hidden: directories that
     directly hold ignored content. dropped: base paths that are ignored now. entries: number of
-    visible entries. marks: how directories look that agree with the base.
+    visible entries. marks: of directories in which nothing differs from the base.
     """
 
     changes: dict[bytes, Change] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Scan:
     hidden: set[bytes] = field(default_factory=set)
     dropped: list[bytes] = field(default_factory=list)
     entries: int = 0
-    marks: dict[bytes, Optional[bytes]] = field(default_factory=dict)
+    marks: dict[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def scan(
     root_fd: int,
     rules: Rules,
     base: Optional[Base],
-    index: dict[bytes, Listing],
+    index: Index,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Scan:
     """Walk the root and return what changed against the base (everything, without one).
@@ -89,7 +89,7 @@ class _Walk:
         root_fd: int,
         rules: Rules,
         base: Optional[Base],
-        index: dict[bytes, Listing],
+        index: Index,
         progress: Callable[[int], None],
     ) -> None:
         self.root_fd = root_fd
@@ -99,6 +99,7 @@ class _Walk:
         self.progress = progress
         self.found = Scan()
         self.pointers: list[tuple[bytes, bytes, os.stat_result]] = []
+        self.unmarked: set[bytes] = set()  # compared, and found to agree
 
     def run(self) -> Scan:
         self._directory(self.root_fd, b"")
@@ -131,6 +132,11 @@ class _Walk:
             stack.append((inner_fd, inner, self._subdirs(inner)))
         self._check_pointers()
         found = self.found
+        if self.base is not None:
+            found.marks = {
+                path: agreement(found.listings[path], self.base.packed(path))
+                for path in self.unmarked
+            }
         found.changes = {
             path: found.changes[path]
             for path in sorted(found.changes, key=sort_key)
@@ -168,15 +174,16 @@ class _Walk:
         """List one directory and compare it with the base; raise OSError if it cannot be listed."""
         listed = fsops.list_dir(fd)
         listing, others = self._pack(listed, path)
-        stored = self.index.get(path)
+        stored = self.index.listings.get(path)
         digests = self._known_digests(listing, stored)
         found = self.found
         found.entries += len(digests) // 32
         self.progress(found.entries)
         if self.base is not None and not others:
-            mark = hashlib.sha256(listing + digests).digest()
-            if self.base.agrees(path, mark):
-                found.listings[path] = Listing(listing, digests)
+            whole = Listing(listing, digests)
+            mark = self.index.marks.get(path)
+            if mark is not None and mark == agreement(whole, self.base.packed(path)):
+                found.listings[path] = whole
                 return
         if self.rules.last and self._watch_pointers(fd, path, listed):
             # A pointer is stat'ed before the listing: what it names was there by then.
@@ -267,7 +274,7 @@ class _Walk:
                 if before.kind == DIR:
                     self._gone(prefix + name)
         if self.base is not None and not changed:
-            self.found.marks[path] = hashlib.sha256(listing + known).digest()
+            self.unmarked.add(path)
         return Listing(listing, bytes(known))
 
     def _entry(
@@ -309,7 +316,7 @@ class _Walk:
         )
         self.found.changes[path] = Change(path, before, _problem_entry(reason))
         parent = path.rpartition(b"/")[0]
-        self.found.marks.pop(parent, None)
+        self.unmarked.discard(parent)
 
     def _watch_pointers(
         self, fd: int, path: bytes, listed: list[tuple[bytes, fsops.Listed]]
