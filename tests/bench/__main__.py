@@ -9,14 +9,12 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import rounds, ssh, table, tools
+from tests.bench import disk, rounds, ssh, table, tools
 from tests.bench.measure import BenchError
 
-PLACE = Path("/var/tmp")
 RUNS = 5
 SLOW_RUNS = 2
 
@@ -42,28 +40,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(rows: Sequence[rounds.Row], options: argparse.Namespace) -> table.Results:
     """Measure rows in a directory of their own, which goes afterwards, as does sshd."""
-    with tempfile.TemporaryDirectory(prefix="pairsync-bench-", dir=options.directory) as name:
-        work = Path(name)
-        with ssh.start(work / "ssh", tools.environment(work)) as sshd:
-            found, missing = tools.find(work, sshd.config)
-            for remark in missing:
-                _say(remark)
-            if options.tools:
-                found = [one for one in found if one.name in {table.OURS, *options.tools}]
-            machine = table.machine(work, {one.name: one.version for one in found})
-            bench = rounds.Bench(
-                work=work,
-                sshd=sshd.pid,
-                tools=found,
-                runs=1 if options.quick else options.runs,
-                slow_runs=options.slow_runs,
-                scale=options.scale,
-                say=_say,
-            )
-            measured = []
-            for row in rows:
-                _say(f"{row.key}  {row.title}")
-                measured.append((row, row.measure(bench)))
+    with (
+        disk.workplace(options.directory) as work,
+        ssh.start(work / "ssh", tools.environment(work)) as sshd,
+    ):
+        found, missing = tools.find(work, sshd.config)
+        for remark in missing:
+            _say(remark)
+        if options.tools:
+            found = [one for one in found if one.name in {table.OURS, *options.tools}]
+        machine = table.machine(work, {one.name: one.version for one in found})
+        bench = rounds.Bench(
+            work=work,
+            sshd=sshd.pid,
+            tools=found,
+            runs=1 if options.quick else options.runs,
+            slow_runs=options.slow_runs,
+            scale=options.scale,
+            say=_say,
+        )
+        measured = []
+        for row in rows:
+            _say(f"{row.key}  {row.title}")
+            measured.append((row, row.measure(bench)))
     return table.Results(machine, options.scale, measured)
 
 
@@ -87,7 +86,12 @@ def _parser(keys: list[str]) -> argparse.ArgumentParser:
     add("--tools", nargs="+", choices=["rsync", "unison"], help="peers (default: all)")
     add("--scale", type=_positive, default=1, help="divide the numbers of files by this")
     add("--json", type=Path, metavar="FILE", help="write all figures to a file as well")
-    add("--directory", type=Path, default=PLACE, help=f"on the disk to measure (default {PLACE})")
+    add(
+        "--directory",
+        type=Path,
+        help=f"measure on the file system of this directory (default: on a new one in {disk.DISK}"
+        " if that may be mounted)",
+    )
     return parser
 
 

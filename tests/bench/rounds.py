@@ -73,13 +73,12 @@ def median(runs: list[Usage]) -> Usage:
 def take_turns(
     bench: Bench,
     source: Path,
-    target: Callable[[Tool], Path],
-    before: Callable[[Tool], None] = lambda _: None,
+    target_for: Callable[[Tool, int], Path],
 ) -> dict[str, list[Usage]]:
     """Run the tools in turns, so that what else the machine does hits all of them alike.
 
-    before: what has to happen before each run and is not measured. After each run source and
-    target have to be equal, else BenchError.
+    target_for: makes ready, which is not measured, and names, the target for a tool's run of that
+    number. After each run source and target have to be equal, else BenchError.
     """
     expected = trees.fingerprint(source)
     found: dict[str, list[Usage]] = {tool.name: [] for tool in bench.tools}
@@ -87,10 +86,11 @@ def take_turns(
         for tool in bench.tools:
             if number >= bench.runs_of(tool):
                 continue
-            before(tool)
-            bench.say(f"{tool.name}, run {number + 1} of {bench.runs_of(tool)}")
-            found[tool.name].append(run_tool(bench, tool, source, target(tool)))
-            wrong = trees.difference(expected, trees.fingerprint(target(tool)))
+            target = target_for(tool, number)
+            usage = run_tool(bench, tool, source, target)
+            bench.say(f"{tool.name}: {usage.durable:.2f} s")
+            found[tool.name].append(usage)
+            wrong = trees.difference(expected, trees.fingerprint(target))
             if wrong:
                 raise BenchError(f"{tool.name} did not make the trees equal: {wrong}")
     return found

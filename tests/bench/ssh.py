@@ -22,7 +22,7 @@ from pathlib import Path
 
 HOST = "bench"
 CIPHER = "aes128-gcm@openssh.com"
-# sshd refuses to start as root without this directory, which Debian makes only for its service.
+# sshd refuses to serve as root without this directory, which Debian makes only for its service.
 SEPARATION = Path("/run/sshd")
 START_SECONDS = 10
 
@@ -100,7 +100,10 @@ def start(directory: Path, environment: Mapping[str, str]) -> Iterator[Sshd]:
     (directory / "sshd_config").write_text(SERVER.format_map(values), encoding="utf-8")
     config = directory / "ssh_config"
     config.write_text(CLIENT.format_map(values), encoding="utf-8")
-    with _separation(), (directory / "sshd.log").open("wb") as log:
+    if os.geteuid() == 0:
+        # Left behind: each connection of every sshd on this machine needs it.
+        SEPARATION.mkdir(mode=0o755, exist_ok=True)
+    with (directory / "sshd.log").open("wb") as log:
         process = subprocess.Popen(
             [program, "-D", "-e", "-f", directory / "sshd_config"],
             stdin=subprocess.DEVNULL,
@@ -112,21 +115,6 @@ def start(directory: Path, environment: Mapping[str, str]) -> Iterator[Sshd]:
         finally:
             process.terminate()
             process.wait()
-
-
-@contextlib.contextmanager
-def _separation() -> Iterator[None]:
-    """The directory that sshd wants, for as long as it runs."""
-    made = os.geteuid() == 0 and not SEPARATION.exists()
-    if made:
-        SEPARATION.mkdir(mode=0o755)
-    try:
-        yield
-    finally:
-        # Somebody else's sshd may have been started meanwhile, and only needs it to start.
-        if made:
-            with contextlib.suppress(OSError):
-                SEPARATION.rmdir()
 
 
 def _free_port() -> int:

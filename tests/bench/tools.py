@@ -40,7 +40,7 @@ class Tool(abc.ABC):
         """The command line that brings target, on the other side of ssh, in step with source."""
 
     def forget(self, *roots: Path) -> None:  # noqa: B027 - the usual tool remembers nothing
-        """Remove what the tool remembers of roots, so that its next run is a first one."""
+        """Remove what the tool remembers of any of the roots, so that a first sync is one."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.bench import trees
 from tests.bench.measure import Usage
 from tests.bench.rounds import Bench, Row, take_turns
@@ -15,21 +17,21 @@ SIZE = 2_000
 
 
 def measure(bench: Bench) -> dict[str, list[Usage]]:
-    """One source for all; the target is empty, and nothing is remembered, before every run."""
+    """One source for all; a new target, and nothing remembered, for every run."""
     place = bench.work / "S1"
-    source, target = place / "source", place / "target"
+    source = place / "source"
     shape = trees.Shape(FILES // bench.scale, SIZE)
     bench.say(f"making {shape.text}")
     trees.make(source, shape)
 
-    def begin_anew(tool: Tool) -> None:
-        tool.forget(source, target)
-        trees.remove(target)
+    def new_target(tool: Tool, number: int) -> Path:
+        # Nothing is removed between runs: see disk.py.
+        tool.forget(source)
+        target = place / f"{tool.name}-{number}"
         target.mkdir()
+        return target
 
-    found = take_turns(bench, source, lambda _: target, begin_anew)
-    trees.remove(place)
-    return found
+    return take_turns(bench, source, new_target)
 
 
 ROW = Row(

@@ -34,9 +34,7 @@ def measure(bench: Bench) -> dict[str, list[Usage]]:
         for _ in range(2):
             bench.say(f"{tool.name}, not measured")
             run_tool(bench, tool, source, target(tool))
-    found = take_turns(bench, source, target)
-    trees.remove(place)
-    return found
+    return take_turns(bench, source, lambda tool, _: target(tool))
 
 
 ROW = Row(
