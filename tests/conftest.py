@@ -13,6 +13,8 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
@@ -55,9 +57,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """See to it that what tests mount ends with them."""
+    """See to it that what tests mount, and the trees they make, end with them.
+
+    Pytest would keep the trees of three runs, and gives up on one that is a thousand levels deep.
+    To look at what a test has left, say where: `pytest --basetemp DIRECTORY`.
+    """
     if may_mount():
         keep_mounts_private()
+    if not config.option.basetemp:  # workers are given theirs
+        scratch = tempfile.mkdtemp(prefix="pairsync-tests-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch
+        config.add_cleanup(lambda: subprocess.run(["rm", "-rf", "--", scratch], check=False))
 
 
 @pytest.hookimpl(trylast=True)
