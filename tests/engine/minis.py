@@ -132,7 +132,9 @@ def _perform(tree: dict[str, Entry], action: Action) -> None:
     now, have, want = tree.get(path), action.have, action.want
     if action.props_only:
         # The item of the other column may have replaced the contents just before.
-        assert now is not None and have is not None and want is not None
+        assert now is not None
+        assert have is not None
+        assert want is not None
         assert now.kind == have.kind
         tree[path] = now._replace(mode=want.mode)
         return
@@ -149,3 +151,90 @@ def outcome(
     """Both trees once the plan has been carried out."""
     on_a, on_b = actions_of(items)
     return apply(a, on_a, strict=strict), apply(b, on_b, strict=strict)
+
+
+# -- what the tests know of a history, without asking the code under test --------------------------
+
+
+def at(tree: Mini, path: str) -> Entry | None:
+    return tree.get(path)
+
+
+def changed(base: Mini, tree: Mini, path: str) -> bool:
+    """A side that cannot be read at or above a path has changed it for all we know."""
+    return unknown(tree, path) or not equal(at(base, path), at(tree, path))
+
+
+def unknown(tree: Mini, path: str) -> bool:
+    return any(
+        blocked(entry) and (top == path or path.startswith(top + "/"))
+        for top, entry in tree.items()
+    )
+
+
+def is_dir(tree: Mini, path: str) -> bool:
+    entry = tree.get(path)
+    return entry is not None and entry.kind == DIR
+
+
+def inside(path: str, top: str) -> bool:
+    return is_below(path.encode(), top.encode())
+
+
+def all_paths(*trees_: Mini) -> list[str]:
+    return sorted({path for tree in trees_ for path in tree})
+
+
+def held_tops(base: Mini, a: Mini, b: Mini) -> list[str]:
+    """Directories that one side removed and the other side used, or that only one side made."""
+    tops = []
+    everything = all_paths(base, a, b)
+    for path in everything:
+        both_changed = changed(base, a, path) and changed(base, b, path)
+        if both_changed and is_dir(a, path) != is_dir(b, path):
+            tops.append(path)
+        if not is_dir(base, path):
+            continue
+        for gone, used in ((a, b), (b, a)):
+            if is_dir(gone, path) or unknown(gone, path):
+                continue
+            for inner in everything:
+                if inner != path and not inside(inner, path):
+                    continue
+                news = at(used, inner) is not None and changed(base, used, inner)
+                if news and (inner != path or is_dir(used, path) or is_dir(gone, path)):
+                    tops.append(path)
+    return tops
+
+
+def problem_paths(a: Mini, b: Mini) -> list[str]:
+    return [path for tree in (a, b) for path, entry in tree.items() if blocked(entry)]
+
+
+def undisturbed(base: Mini, a: Mini, b: Mini) -> bool:
+    return not problem_paths(a, b) and not held_tops(base, a, b)
+
+
+def lazy_in(*trees_: Mini) -> bool:
+    return any(e.kind == FILE and e.digest is None for tree in trees_ for e in tree.values())
+
+
+def is_same_value(one: Entry | None, other: Entry | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one._replace(mtime_ns=0) == other._replace(mtime_ns=0)
+
+
+def same_or_lazy(one: Entry | None, other: Entry | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.kind, one.size, one.digest, one.target) == (
+        other.kind,
+        other.size,
+        other.digest,
+        other.target,
+    )
+
+
+def changed_contents(base: Mini, tree: Mini, path: str) -> bool:
+    return not same_contents(at(base, path), at(tree, path))

@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine's floors, and what no floor may do. Read from the source, not from what is imported."""
+"""The engine's floors, and what no floor may do; read from the source."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ BANNED = {
 BANNED_MODULES = {"tempfile", "pathlib", "pickle", "marshal", "shelve"}
 
 # What a replica's own files go through; fsops.py alone may make them.
-SYSTEM_CALLS = set(
-    "open stat lstat fstat scandir listdir readlink read pread write pwrite mkdir makedirs symlink"
-    " link chmod fchmod chown fchown lchown utime unlink remove rmdir rename replace fsync fdatasync"
-    " sync truncate ftruncate statvfs fstatvfs close dup dup2 mknod mkfifo access sendfile"
-    " copy_file_range setxattr removexattr getxattr".split()
-)
+SYSTEM_CALLS = {
+    *("open", "close", "dup", "dup2", "read", "pread", "write", "pwrite", "truncate", "ftruncate"),
+    *("stat", "lstat", "fstat", "statvfs", "fstatvfs", "access", "scandir", "listdir", "readlink"),
+    *("mkdir", "makedirs", "rmdir", "symlink", "link", "unlink", "remove", "rename", "replace"),
+    *("mknod", "mkfifo", "chmod", "fchmod", "chown", "fchown", "lchown", "utime", "sendfile"),
+    *("copy_file_range", "fsync", "fdatasync", "sync", "getxattr", "setxattr", "removexattr"),
+}
 
 # Not on a replica, or not on one that a session has open.
 ELSEWHERE = {
@@ -211,14 +212,14 @@ def test_the_pure_floors_do_no_input_or_output(floor):
 def test_one_name_per_process():
     """With the collection's name as well, every class would exist twice."""
     code = (
-        "import sys, pairsync.cli, pairsync.session.run, pairsync.wire.serve\n"
+        f"import sys; sys.path.insert(0, {str(ENGINE.parent)!r})\n"
+        "import pairsync.cli, pairsync.session.run, pairsync.wire.serve\n"
         "import pairsync.frontends.terminal\n"
         "print([name for name in sys.modules if 'ansible' in name])"
     )
     shown = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ENGINE.parent)!r})\n{code}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
     assert shown.stdout.strip() == "[]"
 
 

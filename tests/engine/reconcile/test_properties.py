@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairsync.model.entry import DIR, FILE, LINK, Entry, blocked, is_below, same_contents
+from pairsync.model.entry import DIR, FILE, LINK, Entry, same_contents
 from pairsync.model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, ERROR, SKIP, Item
 from pairsync.model.policy import MODES, PREFERENCES, Policy
 from pairsync.reconcile.actions import actions_of
@@ -29,15 +29,27 @@ from tests.engine.minis import (
     SOCKET,
     UNREADABLE,
     Mini,
+    all_paths,
+    at,
+    changed,
+    changed_contents,
     changes,
     directory,
     equal,
     file,
+    held_tops,
+    inside,
+    is_same_value,
     items_of,
     lazy,
+    lazy_in,
     link,
     outcome,
     plan,
+    problem_paths,
+    same_or_lazy,
+    undisturbed,
+    unknown,
 )
 
 OTHER = {"a": "b", "b": "a"}
@@ -131,72 +143,6 @@ def histories(draw, *, problems=True, mode_none=True):
     return base, sides[0], sides[1]
 
 
-# -- what the tests know of a history, without asking the code under test --------------------------
-
-
-def at(tree: Mini, path: str) -> Entry | None:
-    return tree.get(path)
-
-
-def changed(base: Mini, tree: Mini, path: str) -> bool:
-    """A side that cannot be read at or above a path has changed it for all we know."""
-    return unknown(tree, path) or not equal(at(base, path), at(tree, path))
-
-
-def unknown(tree: Mini, path: str) -> bool:
-    return any(
-        blocked(entry) and (top == path or path.startswith(top + "/"))
-        for top, entry in tree.items()
-    )
-
-
-def is_dir(tree: Mini, path: str) -> bool:
-    entry = tree.get(path)
-    return entry is not None and entry.kind == DIR
-
-
-def inside(path: str, top: str) -> bool:
-    return is_below(path.encode(), top.encode())
-
-
-def all_paths(*trees_: Mini) -> list[str]:
-    return sorted({path for tree in trees_ for path in tree})
-
-
-def held_tops(base: Mini, a: Mini, b: Mini) -> list[str]:
-    """Directories that one side removed and the other side used, or that only one side made."""
-    tops = []
-    everything = all_paths(base, a, b)
-    for path in everything:
-        both_changed = changed(base, a, path) and changed(base, b, path)
-        if both_changed and is_dir(a, path) != is_dir(b, path):
-            tops.append(path)
-        if not is_dir(base, path):
-            continue
-        for gone, used in ((a, b), (b, a)):
-            if is_dir(gone, path) or unknown(gone, path):
-                continue
-            for inner in everything:
-                if inner != path and not inside(inner, path):
-                    continue
-                if at(used, inner) is not None and changed(base, used, inner):
-                    if inner != path or is_dir(used, path) or is_dir(gone, path):
-                        tops.append(path)
-    return tops
-
-
-def problem_paths(a: Mini, b: Mini) -> list[str]:
-    return [path for tree in (a, b) for path, entry in tree.items() if blocked(entry)]
-
-
-def undisturbed(base: Mini, a: Mini, b: Mini) -> bool:
-    return not problem_paths(a, b) and not held_tops(base, a, b)
-
-
-def lazy_in(*trees_: Mini) -> bool:
-    return any(e.kind == FILE and e.digest is None for tree in trees_ for e in tree.values())
-
-
 def conflicting(items: list[Item]) -> set[str]:
     return {
         part.path.decode() for item in items if item.decision == CONFLICT for part in item.parts
@@ -245,12 +191,6 @@ def check_propagation(base: Mini, a: Mini, b: Mini) -> None:
                 assert at(new_mine, path) == at(mine, path), path
 
 
-def is_same_value(one: Entry | None, other: Entry | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one._replace(mtime_ns=0) == other._replace(mtime_ns=0)
-
-
 def check_no_harm(base: Mini, a: Mini, b: Mini) -> None:
     """P6: nothing is done where neither side changed anything."""
     for path in touched(plan(base, a, b)):
@@ -275,17 +215,6 @@ def check_no_silent_conflict(base: Mini, a: Mini, b: Mini) -> None:
             assert path in listed, path
             assert same_or_lazy(at(new_a, path), one), path
             assert same_or_lazy(at(new_b, path), other), path
-
-
-def same_or_lazy(one: Entry | None, other: Entry | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return (one.kind, one.size, one.digest, one.target) == (
-        other.kind,
-        other.size,
-        other.digest,
-        other.target,
-    )
 
 
 def check_false_conflict(base: Mini, a: Mini, b: Mini) -> None:
@@ -317,12 +246,8 @@ def check_edits_survive(base: Mini, a: Mini, b: Mini) -> None:
                 raise AssertionError(f"{path} was edited here, and would be replaced or deleted")
 
 
-def changed_contents(base: Mini, tree: Mini, path: str) -> bool:
-    return not same_contents(at(base, path), at(tree, path))
-
-
 def check_held(base: Mini, a: Mini, b: Mini) -> None:
-    """P10: a directory that one side removed and the other used is one conflict; all in it stays."""
+    """P10: a directory that one side removed and the other used is one conflict, and stays."""
     if problem_paths(a, b):
         return
     items = plan(base, a, b)

@@ -1,0 +1,51 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Random histories of two people and one pair: properties P1 to P11 and P15 after every session."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.engine.model.machine import Machine
+from tests.engine.trees import local_and_agent
+
+
+class OverAPipe(Machine):
+    """One replica is served by an agent of its own process."""
+
+    connect = staticmethod(local_and_agent)
+
+
+# The same histories every time, and no search for a smaller one: that is for the nightly run.
+EVERY_TIME = settings(derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+
+
+def test_random_histories():
+    run_state_machine_as_test(
+        Machine, settings=settings(EVERY_TIME, max_examples=200, stateful_step_count=30)
+    )
+
+
+def test_random_histories_with_an_agent():
+    run_state_machine_as_test(
+        OverAPipe, settings=settings(EVERY_TIME, max_examples=6, stateful_step_count=15)
+    )
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_many_random_histories():
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=3000, stateful_step_count=60, deadline=None)
+    )
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_many_random_histories_with_an_agent():
+    run_state_machine_as_test(
+        OverAPipe, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+    )
