@@ -82,11 +82,16 @@ def run_pytest(pytester, monkeypatch):
 
 
 @pytest.mark.parametrize("source,outcome", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("workers", [[], ["--numprocesses=1"]], ids=["alone", "xdist"])
-def test_an_unexpected_skip_is_a_failure(run_pytest, source, outcome, workers):
-    result = run_pytest(source, *workers)
+def test_an_unexpected_skip_is_a_failure(run_pytest, source, outcome):
+    result = run_pytest(source)
     assert result.parseoutcomes() == {outcome: 1}
     assert (result.ret == 0) is (outcome in ("skipped", "xfailed"))
+
+
+@pytest.mark.parametrize("case", ["a reason nobody expects", "a module without its library"])
+def test_a_skip_in_a_worker_is_no_other(run_pytest, case):
+    source, outcome = CASES[case]
+    assert run_pytest(source, "--numprocesses=1").parseoutcomes() == {outcome: 1}
 
 
 def test_nightly_tests_run_only_when_asked_for(run_pytest):
