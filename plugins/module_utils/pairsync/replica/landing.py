@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from ..model.entry import DIR, Entry, is_below, parent_of
+from ..model.entry import DIR, FILE, LINK, Entry, is_below, parent_of
 from ..model.pathspec import PathSet
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
@@ -23,6 +23,7 @@ from ..reconcile.actions import Action
 from . import fsops, swap
 from .backup import Backup
 from .contents import Done
+from .digest import digest_file
 from .faults import of_file_system
 from .rows import Seen
 from .stage import Owner, Stage, finish_dir, is_dir, owner_in
@@ -158,6 +159,11 @@ class Landing:
         stage.sync([self._units.staged_name(action) for action in actions])
 
     def _land_unit(self, unit: Unit) -> None:
+        if unit.top.have is None and self._is_dir_there(unit.top):
+            # Another pair's session made it meanwhile: what is in ours goes in one by one.
+            for action in unit.actions:
+                self._attempt(unit.arrived(action), self._create_or_join)
+            return
         done = self._attempt(unit.top, self._create if unit.top.have is None else self._replace)
         for action in unit.actions[1:]:
             if action.number in self.results:
@@ -171,9 +177,51 @@ class Landing:
     def _create(self, action: Action) -> Swapped:
         staged, place = self._places(action)
         swapped = swap.create(staged, place)
+        if swapped.reason and self._is_there(action, place):
+            swapped = Swapped()  # another pair's session brought the same
         if not swapped.reason:
             self._note_landed(action, place)
         return swapped
+
+    def _create_or_join(self, action: Action) -> Swapped:
+        return self._join(action) if is_dir(action.want) else self._create(action)
+
+    def _join(self, action: Action) -> Swapped:
+        """Make a directory of a staged one's name, unless it is there."""
+        if not self._is_dir_there(action):
+            parent, name = self._ground.tree.parent(action.path)
+            fsops.make_dir(parent, name)
+            if action.want is not None:
+                owner = self.owner(parent_of(action.path))
+                finish_dir(self._ground.tree.directory(action.path), action.want, owner)
+        if action.want is not None:
+            self._ground.landed(action.path, _dir_seen(action.want))
+        return Swapped()
+
+    def _is_dir_there(self, action: Action) -> bool:
+        try:
+            return swap.kind_of(fsops.lstat(*self._ground.tree.parent(action.path))) == DIR
+        except OSError:
+            return False
+
+    @staticmethod
+    def _is_there(action: Action, place: At) -> bool:
+        """Tell whether what was to be created is there already, to the byte."""
+        want = action.want
+        try:
+            if want is not None and want.kind == LINK:
+                return fsops.read_link(place.fd, place.name) == want.target
+            if want is None or want.kind != FILE:
+                return False
+            fd = fsops.open_file(place.fd, place.name)
+        except OSError:
+            return False
+        try:
+            status = fsops.fstat(fd)
+            same = status.st_size == want.size and swap.seen(status).mode == want.mode
+            return same and digest_file(fd, want.size) == want.digest
+        finally:
+            fsops.close(fd)
 
     def _replace(self, action: Action) -> Swapped:
         expected = self._ground.expected(action.path)

@@ -33,6 +33,13 @@ class Unit:
         """The action that makes the directory itself."""
         return self.actions[0]
 
+    def arrived(self, action: Action) -> Action:
+        """One of the actions, with the size and digest of what was really staged."""
+        seen = self.seen.get(action.path)
+        if seen is None or action.want is None:
+            return action
+        return action._replace(want=action.want._replace(size=seen.size, digest=seen.digest))
+
     def staged_name(self, path: bytes) -> bytes:
         """Where a path of the unit lies in the stage."""
         return b"u%d" % self.top.number + path[len(self.top.path) :]
