@@ -185,15 +185,6 @@ class Machine(RuleBasedStateMachine):
             spot.mkdir()
             (spot / "inner").write_bytes(self.token())
 
-    @rule(side=SIDES, path=PATHS)
-    def link_hard(self, side, path):
-        """A second name of the same inode: replacing one must not write through to the other."""
-        spot = self.spot(side, path)
-        if spot and spot.is_file() and not spot.is_symlink():
-            second = self.root(side) / "second"
-            second.unlink(missing_ok=True)
-            os.link(spot, second)
-
     # -- what happens to the state ----------------------------------------------------------------
 
     @rule(sides=st.sampled_from(["a", "b", "ab"]))

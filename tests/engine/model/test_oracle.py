@@ -1,0 +1,166 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Unison as oracle: the same history of edits and batch syncs gives the same trees and conflicts.
+
+The two differ by design in one thing, and histories are made so that it does not arise: contents
+and permissions of a file changed in one round. For Unison that is one conflict; here they are two
+columns, each decided on its own, as in git. So permissions change only where nobody edits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.engine.trees import STATE, Pair, entries
+
+pytestmark = pytest.mark.needs("unison")
+
+PATHS = ["f", "g", "d", "d/f", "d/g", "d/e", "d/e/f"]
+OPERATIONS = ["write", "write", "delete", "make_dir", "rename", "link", "chmod", "swap"]
+
+# `changed  <-?-> deleted    d/f  `, as `unison -batch` lists what it leaves.
+SKIPPED = re.compile(r"^\s*skipped: (.+?) \(.*\)$")
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from("ab"),
+        st.sampled_from(OPERATIONS),
+        st.sampled_from(PATHS),
+        st.sampled_from(PATHS),
+    ),
+    max_size=6,
+)
+
+
+class Unison:
+    """Two roots that Unison keeps in sync."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.roots = home / "a", home / "b"
+        for root in self.roots:
+            root.mkdir(parents=True)
+        self.environment = {
+            **os.environ,
+            "UNISON": str(home / "archive"),
+            "HOME": str(home),
+            "UNISONLOCALHOSTNAME": "here",
+        }
+
+    def sync(self) -> set[str]:
+        """Sync in batch; return the paths that are in conflict."""
+        command = ["unison", *map(str, self.roots), "-batch", "-confirmbigdel=false"]
+        command += ["-auto", "-logfile", str(self.home / "log"), "-contactquietly", "-dumbtty"]
+        command += ["-ui", "text"]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        found = (SKIPPED.match(line) for line in (done.stdout + done.stderr).splitlines())
+        return {match[1] for match in found if match}
+
+
+def operate(root: Path, operation: str, path: str, other: str, token: bytes) -> None:
+    """One edit of a person; nothing when it is not possible there."""
+    spot, target = root / path, root / other
+    if not is_dir(spot.parent):
+        return
+    there = os.path.lexists(spot)
+    if operation == "write" and not is_dir(spot):
+        spot.unlink(missing_ok=True)
+        spot.write_bytes(token)
+    elif operation == "delete":
+        remove(spot)
+    elif operation == "make_dir" and not there:
+        spot.mkdir()
+    elif operation == "rename" and there and not os.path.lexists(target) and is_dir(target.parent):
+        if not other.startswith(path + "/"):
+            spot.rename(target)
+    elif operation == "link" and not there:
+        spot.symlink_to("nowhere")
+    elif operation == "chmod" and there and not spot.is_symlink() and not is_dir(spot):
+        spot.chmod(0o600 if spot.stat().st_mode & 0o077 else 0o644)
+    elif operation == "swap" and there:
+        was_dir = is_dir(spot)
+        remove(spot)
+        if was_dir:
+            spot.write_bytes(token)
+        else:
+            spot.mkdir()
+            (spot / "inner").write_bytes(token)
+
+
+def alone(steps):
+    """The steps of a round, without changes of permissions where somebody edits as well."""
+    edited = {path for _, operation, *paths in steps if operation != "chmod" for path in paths}
+    return [
+        step
+        for step in steps
+        if step[1] != "chmod"
+        or not any(one == step[2] or step[2].startswith(one + "/") for one in edited)
+    ]
+
+
+def is_dir(spot: Path) -> bool:
+    return spot.is_dir() and not spot.is_symlink()
+
+
+def remove(spot: Path) -> None:
+    if is_dir(spot):
+        shutil.rmtree(spot)
+    else:
+        spot.unlink(missing_ok=True)
+
+
+def visible(root: Path) -> dict[str, object]:
+    return {path: entry for path, entry in entries(root).items() if not path.startswith(STATE)}
+
+
+@settings(max_examples=150, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+@given(rounds=st.lists(STEPS, min_size=1, max_size=3))
+def test_same_trees_and_same_conflicts(rounds):
+    compare(rounds)
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None)
+@given(rounds=st.lists(STEPS, min_size=1, max_size=4))
+def test_same_trees_and_same_conflicts_in_many_histories(rounds):
+    compare(rounds)
+
+
+def compare(rounds) -> None:
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    home = Path(tempfile.mkdtemp(prefix="pairsync-oracle-", dir=place))
+    try:
+        ours, theirs = Pair(home / "ours"), Unison(home / "theirs")
+        number = 0
+        for steps in rounds:
+            for side, operation, path, other in alone(steps):
+                number += 1
+                for root in (ours.roots, theirs.roots):
+                    token = b"tok-%06d\n" % number
+                    operate(root["ab".index(side)], operation, path, other, token)
+            result = ours.sync(max_delete=100)
+            if result.error == "root_emptied":
+                result = ours.sync(max_delete=100, confirm=result.report["plan_digest"])
+            assert not result.error, result.report["error"]
+            conflicts = theirs.sync()
+            listed = result.report["items"]
+            mine = {item["path"] for item in listed if item["decision"] == "conflict"}
+            assert mine == conflicts, listed
+            for our_root, their_root in zip(ours.roots, theirs.roots, strict=True):
+                assert visible(our_root) == visible(their_root)
+    finally:
+        shutil.rmtree(home)
