@@ -314,7 +314,7 @@ def grow(pair):
 
 @pytest.fixture
 def big(synced):
-    """A synced pair with a large file to be sent, and one that is changed on both sides' account."""
+    """A synced pair with a large file to be sent, and a small one to be fetched."""
     with (synced.a / "big").open("wb") as stream:
         for number in range(BIG >> 20):
             stream.write(number.to_bytes(4, "big") * (1 << 18))

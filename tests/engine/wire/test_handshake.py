@@ -96,11 +96,13 @@ def test_silence_has_an_end(answered, monkeypatch):
     assert caught.value.code == "unreachable"
 
 
-def test_bytes_that_come_slowly_do_not_extend_the_deadline(monkeypatch):
-    monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 0.5)
+@pytest.mark.parametrize("at_once", [b"", MARK], ids=["line", "hello"])
+def test_bytes_that_come_slowly_do_not_extend_the_deadline(monkeypatch, at_once):
+    monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 0.6)
     script = (
         "import sys, time\n"
-        f"for byte in {MARK + hello()!r}:\n"
+        f"sys.stdout.buffer.write({at_once!r})\n"
+        f"for byte in {(MARK + hello()).removeprefix(at_once)!r}:\n"
         "    sys.stdout.buffer.write(bytes((byte,))); sys.stdout.flush(); time.sleep(0.02)\n"
     )
     with subprocess.Popen(
@@ -135,7 +137,7 @@ def test_another_build_of_the_same_protocol_is_welcome(answered):
         hello(version="absent"), hello(protocol="1"), hello(protocol=True), hello(build=None),
         hello(protocol=1.0), hello(version="v" * 9000),
         b"\0\0\0\2\1\0\0\0\0[]", b"\0\0\0\1\1\0\0\0\0{", b"\0\0\0\2\3\0\0\0\0{}",
-        b"\0\0\0\3\1\0\0\0\0\"\xff\"",
+        b'\0\0\0\3\1\0\0\0\0"\xff"',
     ],
 )  # fmt: skip
 def test_a_malformed_answer_is_a_protocol_error(answered, data):

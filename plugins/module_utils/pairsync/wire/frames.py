@@ -20,6 +20,7 @@ import queue
 import select
 import struct
 import threading
+import time
 from typing import NamedTuple, Optional
 
 from ..model.errors import ProtocolError
@@ -54,6 +55,8 @@ class FrameReader:
         self._fd = fd
         self._host = host
         self.received = 0
+        # Until the handshake is over: when that must be (time.monotonic), however bytes trickle.
+        self.deadline: Optional[float] = None
 
     def read(self) -> Optional[Frame]:
         """The next frame; None at the end of the stream. Raises ProtocolError."""
@@ -69,8 +72,15 @@ class FrameReader:
         parts: list[bytes] = []
         missing = size
         while missing:
-            ready, _, _ = select.select([self._fd], [], [], SILENCE_SECONDS)
-            if not ready:
+            patience = SILENCE_SECONDS
+            if self.deadline is not None:
+                patience = min(patience, max(self.deadline - time.monotonic(), 0))
+            ready, _, _ = select.select([self._fd], [], [], patience)
+            if not ready or patience == 0:
+                if patience < SILENCE_SECONDS:
+                    raise ProtocolError(
+                        f"{self._host} took too long to introduce itself", self._host
+                    )
                 raise ProtocolError(
                     f"{self._host} has said nothing for {SILENCE_SECONDS:.0f} seconds", self._host
                 )

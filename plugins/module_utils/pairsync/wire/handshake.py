@@ -67,7 +67,9 @@ def await_agent(fd: int, reader: FrameReader, nonce: str, host: str, build: str)
     noise = bytes(seen[: -len(mark)])
     if noise:
         raise _noise(host, noise)
+    reader.deadline = deadline
     frame = reader.read()
+    reader.deadline = None
     if frame is None or frame.type != HELLO:
         raise ProtocolError(f"{host} did not introduce itself", host)
     greeting = _greeting(decode(frame.payload, host), host)
@@ -77,7 +79,9 @@ def await_agent(fd: int, reader: FrameReader, nonce: str, host: str, build: str)
 
 def answer(reader: FrameReader, writer: FrameWriter, write_fd: int, build: str) -> Greeting:
     """Agent: wait for the client's hello and answer it."""
+    reader.deadline = time.monotonic() + HANDSHAKE_SECONDS
     frame = reader.read()
+    reader.deadline = None
     if frame is None or frame.type != HELLO:
         raise ProtocolError("the client did not introduce itself")
     data = decode(frame.payload, "the client")

@@ -147,7 +147,7 @@ class _Agent:
 
     def _shares(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         nonce = messages.field(arguments, "nonce", str, _CLIENT)
-        if not nonce.isalnum() or len(nonce) > 64:
+        if not (nonce.isascii() and nonce.isalnum()) or len(nonce) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed nonce")
         write = messages.field(arguments, "write", bool, _CLIENT)
         return {"found": self._replica.shares(nonce, write=write)}, b""
@@ -192,11 +192,13 @@ class _Agent:
     def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, keep = _split(bulk, arguments, "rows")
         leave = messages.field(arguments, "leave", list, _CLIENT)
+        if not all(isinstance(number, int) for number in leave):
+            raise ProtocolError(f"{_CLIENT} sent numbers of actions that are none")
         recording = Recording(
             messages.field(arguments, "commit", str, _CLIENT),
             codec.read_list(rows, _CLIENT, codec.read_row),
             codec.read_list(keep, _CLIENT, codec.read_path),
-            [number for number in leave if isinstance(number, int)],
+            leave,
         )
         return {"checksum": self._replica.record(recording)}, b""
 
@@ -211,7 +213,7 @@ class _Agent:
 
     def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
         pair = messages.field(arguments, "pair_id", str, _CLIENT)
-        if not pair.isalnum() or len(pair) > 64:
+        if not (pair.isascii() and pair.isalnum()) or len(pair) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed pair id")
         return {"found": self._replica.forget(pair)}, b""
 
