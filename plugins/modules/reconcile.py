@@ -154,14 +154,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Bring every pair of the inventory up to date, in parallel
-  hosts: sync_pairs
-  gather_facts: false
-  tasks:
-    - name: Reconcile
-      pairsync.fleet.reconcile:
-        pair: "{{ inventory_hostname }}"
-      delegate_to: "{{ pair_session_host }}"
+# In a play with `hosts: sync_pairs` and `gather_facts: false`: all pairs, in parallel.
+- name: Bring this pair of the inventory up to date
+  pairsync.fleet.reconcile:
+    pair: "{{ inventory_hostname }}"
+  delegate_to: "{{ pair_session_host }}"
 
 - name: Let the newer side win conflicts in one directory
   pairsync.fleet.reconcile:

@@ -274,7 +274,7 @@ def _session(options: argparse.Namespace) -> int:
     return run_pair(_read_spec(options), how, _build_and_state())
 
 
-def _agent(_: argparse.Namespace) -> int:
+def _agent(__: argparse.Namespace) -> int:
     from .replica.local import LocalReplica
     from .wire.serve import serve
 

@@ -91,7 +91,7 @@ def _front_end(how: How) -> tuple[Emit, Optional[Ask]]:
     return terminal.emit, ask if how.asks else None
 
 
-def _silent(_: Event) -> None:
+def _silent(__: Event) -> None:
     """The report alone is wanted."""
 
 
@@ -151,7 +151,7 @@ def _write(value: Mapping[str, Any]) -> None:
 def _end_on_signals(timeout: int) -> None:
     """Let SIGTERM, SIGHUP and the time limit end the session in order."""
 
-    def stop(number: int, _: object) -> None:
+    def stop(number: int, __: object) -> None:
         signal.signal(number, signal.SIG_IGN)
         if number == signal.SIGALRM:
             raise PairsyncError(

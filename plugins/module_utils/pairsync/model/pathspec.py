@@ -68,7 +68,7 @@ def _compiled(patterns: list[str]) -> Optional[re.Pattern[bytes]]:
 
 
 def _parse(spec: str) -> tuple[str, str]:
-    form, _, body = spec.strip().partition(" ")
+    form, __, body = spec.strip().partition(" ")
     if form not in _FORMS or not body.strip():
         raise UsageError(f"the path specification {spec!r} is malformed", _NEXT)
     return form, body.strip()

@@ -77,7 +77,7 @@ def parse_location(text: str) -> ReplicaSpec:
         )
     host, colon, path = text.partition(":")
     if colon and "/" not in host:
-        user, _, host = host.rpartition("@")
+        user, __, host = host.rpartition("@")
         _check_host(host, text)
         return ReplicaSpec(label=host, path=_from_home(path), user=user)
     if not text:

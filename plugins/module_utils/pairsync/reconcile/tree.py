@@ -126,7 +126,7 @@ def _blocked(
     for inner in below:
         inner_a, inner_b = changes_a.get(inner), changes_b.get(inner)
         if _problem(inner_a) or _problem(inner_b):
-            more, _ = _blocked(inner, inner_a, inner_b, [], changes_a, changes_b)
+            more, __ = _blocked(inner, inner_a, inner_b, [], changes_a, changes_b)
             items.extend(more)
             continue
         inner_part = part_of(inner, inner_a, inner_b)

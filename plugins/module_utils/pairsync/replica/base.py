@@ -172,12 +172,12 @@ class Base:
             return found
 
         for path, entry in rows:
-            directory, _, name = path.rpartition(b"/")
+            directory, __, name = path.rpartition(b"/")
             entries = table(directory)
             old = entries.get(name)
             if old is not None and old.kind == DIR and (entry is None or entry.kind != DIR):
                 # What was below a directory that is gone is gone with it, ignored rows included.
-                for inner, _ in list(self.below(path)):
+                for inner, __ in list(self.below(path)):
                     table(parent_of(inner)).pop(inner.rpartition(b"/")[2], None)
             if entry is None:
                 entries.pop(name, None)

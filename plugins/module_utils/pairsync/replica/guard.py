@@ -74,7 +74,7 @@ def _mounts() -> list[_Mount]:
         return []
     found = []
     for line in lines:
-        left, _, right = line.partition(b" - ")
+        left, __, right = line.partition(b" - ")
         fields, rest = left.split(b" "), right.split(b" ")
         if len(fields) >= 5 and len(rest) >= 2:
             kind, source = rest[0].decode("ascii", "replace"), os.fsdecode(rest[1])

@@ -485,7 +485,7 @@ class LocalReplica:
         wait = self._in_session().policy.lock_wait
         return root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait)
 
-    def _beat(self, _: int = 0) -> None:
+    def _beat(self, __: int = 0) -> None:
         if self._lock is not None:
             self._lock.beat()
 

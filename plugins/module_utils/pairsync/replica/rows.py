@@ -68,7 +68,7 @@ def unpack_listing(listing: Listing) -> dict[bytes, Seen]:
     """The entries of one scanned directory by name."""
     found: dict[bytes, Seen] = {}
     for index, (name, record) in enumerate(records(listing.seen)):
-        _, kind, mode, size, mtime_ns, ctime_ns, inode = _SEEN.unpack_from(record)
+        __, kind, mode, size, mtime_ns, ctime_ns, inode = _SEEN.unpack_from(record)
         digest = listing.digests[index * 32 : index * 32 + 32]
         known = None if digest == NO_DIGEST else digest
         found[name] = Seen(kind, mode, size, mtime_ns, ctime_ns, inode, known)
@@ -89,8 +89,8 @@ def trusted_digests(listing: Listing, before_ns: int) -> bytes:
     (the racy rule of git's index); such a digest is good for this session only.
     """
     digests = bytearray(listing.digests)
-    for index, (_, record) in enumerate(records(listing.seen)):
-        _, _, _, _, mtime_ns, ctime_ns, _ = _SEEN.unpack_from(record)
+    for index, (__, record) in enumerate(records(listing.seen)):
+        __, __, __, __, mtime_ns, ctime_ns, __ = _SEEN.unpack_from(record)
         if max(mtime_ns, ctime_ns) >= before_ns:
             digests[index * 32 : index * 32 + 32] = NO_DIGEST
     return bytes(digests)
@@ -100,7 +100,7 @@ def all_known(listing: Listing) -> bool:
     """Tell whether the digest of every file in a directory is known."""
     return not any(
         record[2] == FILE and listing.digests[place * 32 : place * 32 + 32] == NO_DIGEST
-        for place, (_, record) in enumerate(records(listing.seen))
+        for place, (__, record) in enumerate(records(listing.seen))
     )
 
 
@@ -152,7 +152,7 @@ class Lookup:
 
     def seen(self, path: bytes) -> Optional[Seen]:
         """The fingerprint of a path, or None when the scan saw nothing there."""
-        directory, _, name = path.rpartition(b"/")
+        directory, __, name = path.rpartition(b"/")
         if directory != self._directory:
             listing = self._listings.get(directory)
             self._entries = unpack_listing(listing) if listing is not None else {}

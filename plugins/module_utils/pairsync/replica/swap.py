@@ -98,7 +98,13 @@ def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) 
 
 def _put_back(staged: At, place: At, ours: int, path: bytes, backup: Backup) -> None:
     """Undo an exchange; if somebody replaced our object meanwhile, theirs goes to the backup."""
-    fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name)
+    try:
+        fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name)
+    except FileNotFoundError:
+        # Ours was deleted meanwhile: what it displaced must not stay in the stage, which is emptied.
+        if create(staged, place).reason:
+            backup.take(staged.fd, staged.name, path)
+        return
     if fsops.lstat(staged.fd, staged.name).st_ino != ours:
         backup.take(staged.fd, staged.name, path)
 

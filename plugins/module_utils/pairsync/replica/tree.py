@@ -29,7 +29,7 @@ class Tree:
         *parts, name = path.split(b"/")
         chain = self._chain
         keep = 0
-        for part, (held, _) in zip(parts, chain):
+        for part, (held, __) in zip(parts, chain):
             if part != held:
                 break
             keep += 1

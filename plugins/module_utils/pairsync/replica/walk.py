@@ -72,7 +72,7 @@ def scan(
     rules: Rules,
     base: Optional[Base],
     index: Index,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda __: None,
 ) -> Scan:
     """Walk the root and return what changed against the base (everything, without one).
 
@@ -234,14 +234,14 @@ class _Walk:
 
     def _known_digests(self, listing: bytes, stored: Optional[Listing]) -> bytes:
         if stored is None:
-            return NO_DIGEST * sum(1 for _ in records(listing))
+            return NO_DIGEST * sum(1 for __ in records(listing))
         if stored.seen == listing:
             return stored.digests
         known = {
             record: stored.digests[place * 32 : place * 32 + 32]
-            for place, (_, record) in enumerate(records(stored.seen))
+            for place, (__, record) in enumerate(records(stored.seen))
         }
-        return b"".join(known.get(record, NO_DIGEST) for _, record in records(listing))
+        return b"".join(known.get(record, NO_DIGEST) for __, record in records(listing))
 
     def _compare(
         self, fd: int, path: bytes, listing: bytes, digests: bytes, others: dict[bytes, Entry]

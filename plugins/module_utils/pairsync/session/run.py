@@ -290,10 +290,10 @@ class _Session:
         answers = self._both(
             lambda: self.a.details(files, gone_b), lambda: self.b.details(files, gone_a)
         )
-        for changes, (entries, _) in zip((a, b), answers):
+        for changes, (entries, __) in zip((a, b), answers):
             for path, entry in entries:
                 changes[path] = changes[path]._replace(after=entry)
-        return frozenset((side, path) for side, (_, paths) in zip("ab", answers) for path in paths)
+        return frozenset((side, path) for side, (__, paths) in zip("ab", answers) for path in paths)
 
     def _clock_offset(self, opened: tuple[Opened, Opened]) -> tuple[int, int]:
         """B's clock minus a's, and how far off that may be; in nanoseconds."""

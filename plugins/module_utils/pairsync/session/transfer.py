@@ -87,8 +87,9 @@ class Way:
 
 
 def order_crossing(one: Way, other: Way) -> None:
-    """Contents that go one way are sent before the same file's permissions come the other way:
-    its sender would take that for an edit.
+    """Send contents one way before the same file's permissions come the other way.
+
+    Its sender would take the new permissions for an edit.
     """
     for way, back in ((one, other), (other, one)):
         props = {action.path for action in way.actions if action.props_only}

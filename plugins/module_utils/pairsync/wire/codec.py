@@ -151,7 +151,7 @@ class Reader:
         if shared > len(before) or not more or shared + more > MOST_DEPTH:
             raise self.fault("a malformed path")
         parts = before[:shared]
-        for _ in range(more):
+        for __ in range(more):
             parts.append(self._component())
         self._before = parts
         path = b"/".join(parts)
@@ -208,7 +208,7 @@ def write_list(items: Iterable[T], write: Callable[[Writer, T], None]) -> bytes:
 def read_list(data: bytes, host: str, read: Callable[[Reader], T]) -> list[T]:
     """The items of a list that write_list wrote."""
     reader = Reader(data, host)
-    found = [read(reader) for _ in range(reader.count())]
+    found = [read(reader) for __ in range(reader.count())]
     reader.done()
     return found
 

@@ -75,7 +75,7 @@ class FrameReader:
             patience = SILENCE_SECONDS
             if self.deadline is not None:
                 patience = min(patience, max(self.deadline - time.monotonic(), 0))
-            ready, _, _ = select.select([self._fd], [], [], patience)
+            ready, __, __ = select.select([self._fd], [], [], patience)
             if not ready or patience == 0:
                 if patience < SILENCE_SECONDS:
                     raise ProtocolError(

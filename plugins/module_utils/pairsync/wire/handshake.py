@@ -56,7 +56,7 @@ def await_agent(fd: int, reader: FrameReader, nonce: str, host: str, build: str)
         left = deadline - time.monotonic()
         if left <= 0 or len(seen) > MOST_NOISE:
             raise _noise(host, bytes(seen)) if seen else _silent(host)
-        ready, _, _ = select.select([fd], [], [], left)
+        ready, __, __ = select.select([fd], [], [], left)
         if not ready:
             continue
         # One byte at a time up to the mark: what follows belongs to the frames.

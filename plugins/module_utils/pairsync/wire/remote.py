@@ -72,7 +72,7 @@ class RemoteReplica:
 
     def begin(self, beginning: Beginning) -> BaseState:
         """See interface.Replica."""
-        reply, _ = self._call("begin", messages.write_beginning(beginning))
+        reply, __ = self._call("begin", messages.write_beginning(beginning))
         return messages.read_base_state(reply, self._host)
 
     def scan(self, base: str) -> Scanned:
@@ -96,7 +96,7 @@ class RemoteReplica:
         reply, answer = self._call("details", {"files": len(asked)}, data)
         first, second = self._split(reply, "entries", answer)
         rows = codec.read_list(first, self._host, codec.read_row)
-        if [path for path, _ in rows] != files:
+        if [path for path, __ in rows] != files:
             raise ProtocolError(
                 f"{self._host} answered about other files than it was asked", self._host
             )
@@ -106,7 +106,7 @@ class RemoteReplica:
     def send(self, wanted: list[tuple[int, bytes]]) -> Iterator[Record]:
         """See interface.Replica."""
         number, answers = self._start("send", {}, codec.write_list(wanted, codec.write_wanted))
-        asked = {number for number, _ in wanted}
+        asked = {number for number, __ in wanted}
         while True:
             got = self._next(number, answers)
             if not isinstance(got, bytes):

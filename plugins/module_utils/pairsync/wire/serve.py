@@ -139,23 +139,23 @@ class _Agent:
 
     # -- operations -----------------------------------------------------------------------------
 
-    def _open(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _open(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         return self._replica.open(messages.field(arguments, "path", str, _CLIENT))._asdict(), b""
 
-    def _create(self, *_: object) -> _Answer:
+    def _create(self, *__: object) -> _Answer:
         return self._replica.create()._asdict(), b""
 
-    def _shares(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _shares(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         nonce = messages.field(arguments, "nonce", str, _CLIENT)
         if not (nonce.isascii() and nonce.isalnum()) or len(nonce) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed nonce")
         write = messages.field(arguments, "write", bool, _CLIENT)
         return {"found": self._replica.shares(nonce, write=write)}, b""
 
-    def _begin(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _begin(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         return self._replica.begin(messages.read_beginning(arguments, _CLIENT))._asdict(), b""
 
-    def _scan(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _scan(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         verb = messages.field(arguments, "base", str, _CLIENT)
         if verb not in ("keep", "promote", "drop", "reset"):
             raise ProtocolError(f"{_CLIENT} sent an unknown verb for the base")
@@ -165,7 +165,7 @@ class _Agent:
         reply = {"entries": found.entries, "seconds": found.seconds, "dropped": len(dropped)}
         return reply, dropped + changes
 
-    def _details(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+    def _details(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         files, directories = _split(bulk, arguments, "files")
         entries, hidden = self._replica.details(
             codec.read_list(files, _CLIENT, codec.read_path),
@@ -183,13 +183,13 @@ class _Agent:
         self._receiving = number
         return {}, b""
 
-    def _finish(self, *_: object) -> _Answer:
+    def _finish(self, *__: object) -> _Answer:
         if self._receiving in self._failed:
             raise self._failed[self._receiving]
         done = codec.write_list(self._replica.finish(), codec.write_done)
         return {"weak": self._replica.weak}, done
 
-    def _record(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+    def _record(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, keep = _split(bulk, arguments, "rows")
         leave = messages.field(arguments, "leave", list, _CLIENT)
         if not all(isinstance(number, int) for number in leave):
@@ -202,16 +202,16 @@ class _Agent:
         )
         return {"checksum": self._replica.record(recording)}, b""
 
-    def _promote(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _promote(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         self._replica.promote(messages.field(arguments, "commit", str, _CLIENT))
         return {}, b""
 
-    def _end(self, _: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+    def _end(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         report = messages.decode(bulk, _CLIENT) if bulk else None
         self._replica.end(messages.field(arguments, "status", dict, _CLIENT), report)
         return {}, b""
 
-    def _forget(self, _: int, arguments: dict[str, Any], __: bytes) -> _Answer:
+    def _forget(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
         pair = messages.field(arguments, "pair_id", str, _CLIENT)
         if not (pair.isascii() and pair.isalnum()) or len(pair) > 64:
             raise ProtocolError(f"{_CLIENT} sent a malformed pair id")
