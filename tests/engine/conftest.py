@@ -30,17 +30,21 @@ def held():
 
 @pytest.fixture
 def before(monkeypatch):
-    """`before("rename_exchange", edit, call=2)`: run an edit right before the n-th such call."""
+    """`before("rename_exchange", edit, call=2)`: run an edit right before the n-th such call.
 
-    def install(name, edit, call=1):
+    when: looks at the arguments, and says which calls are counted.
+    """
+
+    def install(name, edit, call=1, when=lambda *_: True):
         real = getattr(fsops, name)
         calls = 0
 
         def wrapped(*arguments):
             nonlocal calls
-            calls += 1
-            if calls == call:
-                edit()
+            if when(*arguments):
+                calls += 1
+                if calls == call:
+                    edit()
             return real(*arguments)
 
         monkeypatch.setattr(fsops, name, wrapped)

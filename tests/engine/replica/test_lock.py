@@ -1,0 +1,97 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Locks: one holder at a time, and none that a dead owner keeps (P36)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pairsync.model.errors import PairsyncError
+from pairsync.replica.lock import PairLock, root_lock
+from tests.engine.trees import ENGINE_HOME
+
+HOLDER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from pairsync.replica.lock import PairLock
+lock = PairLock(os.open(sys.argv[2], os.O_RDONLY), "a and b", 0)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of a pair."""
+    command = [sys.executable, "-c", HOLDER, str(ENGINE_HOME), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_session_is_told_who_holds_the_pair(holder, held, tmp_path):
+    with pytest.raises(PairsyncError) as caught:
+        PairLock(held(tmp_path), "a and b", 0)
+    assert caught.value.code == "locked"
+    assert f"process {holder.pid} " in caught.value.message
+
+
+def test_a_killed_owner_holds_nothing(holder, held, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    PairLock(held(tmp_path), "a and b", 0).close()
+
+
+def test_a_waiter_gets_the_lock_when_it_is_released(held, tmp_path):
+    directory = held(tmp_path)
+    first = PairLock(directory, "a and b", 0)
+    timer = threading.Timer(0.2, first.close)
+    timer.start()
+    PairLock(directory, "a and b", 5).close()
+    timer.join()
+
+
+def test_a_waiter_is_patient_while_the_holder_makes_progress(held, tmp_path):
+    directory = held(tmp_path)
+    first = PairLock(directory, "a and b", 0)
+    stop = time.monotonic() + 2.5
+
+    def work():
+        while time.monotonic() < stop:
+            first.beat()
+            time.sleep(0.05)
+        first.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    PairLock(directory, "a and b", 2).close()
+    assert time.monotonic() >= stop
+    thread.join()
+
+
+def test_the_root_lock_excludes_and_ends_with_its_block(held, tmp_path):
+    root, state = held(tmp_path), held(tmp_path / "state")
+    with root_lock(root, state, "gpu1:/data", 0):
+        second = root_lock(root, state, "gpu1:/data", 0)
+        with pytest.raises(PairsyncError, match="gpu1:/data is in use"):
+            second.__enter__()
+    with root_lock(root, state, "gpu1:/data", 0):
+        pass
+
+
+def test_a_lock_leaves_no_descriptor_behind(held, tmp_path):
+    root, state = held(tmp_path), held(tmp_path / "state")
+    before = len(os.listdir("/proc/self/fd"))
+    with root_lock(root, state, "r", 0), pytest.raises(PairsyncError):
+        root_lock(root, state, "r", 0).__enter__()
+    PairLock(root, "a and b", 0).close()
+    assert len(os.listdir("/proc/self/fd")) == before
