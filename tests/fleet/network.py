@@ -4,7 +4,7 @@
 """The network of a fleet: a bridge on this machine, one subnet 10.N.0.0/24, one cable per host.
 
 N is claimed with a lock that dies with its holder, so that any number of test processes run beside
-each other, and whoever gets a dead run's number clears away what that run left.
+each other, and whoever comes next clears away what a dead run has left.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 STATE = Path("/run/pairsync-tests")
 NUMBERS = range(60, 80)
@@ -26,14 +27,18 @@ class Network:
 
     def __init__(self) -> None:
         STATE.mkdir(mode=0o700, exist_ok=True)
+        _clear_away_dead_runs()
         self.number, self._lock = _claim()
-        self.bridge = f"psf{self.number}"
+        self.bridge = _bridge(self.number)
         self.directory = STATE / str(self.number)
-        self._remove_leftovers()
-        self.directory.mkdir(mode=0o700)
-        run("ip", "link", "add", self.bridge, "address", self._mac(1), "type", "bridge")
-        run("ip", "address", "add", f"{self.address(1)}/24", "dev", self.bridge)
-        run("ip", "link", "set", self.bridge, "up")
+        try:
+            self.directory.mkdir(mode=0o700)
+            run("ip", "link", "add", self.bridge, "address", self._mac(1), "type", "bridge")
+            run("ip", "address", "add", f"{self.address(1)}/24", "dev", self.bridge)
+            run("ip", "link", "set", self.bridge, "up")
+        except BaseException:
+            self.close()
+            raise
 
     def address(self, host: int) -> str:
         """Return the address of a host by its number; 1 is this machine."""
@@ -61,7 +66,7 @@ class Network:
 
     def close(self) -> None:
         """Remove bridge and directory, and give the number back."""
-        self._remove_leftovers()
+        _remove(self.number)
         os.close(self._lock)
 
     def _link(self, host: int) -> str:
@@ -69,14 +74,6 @@ class Network:
 
     def _mac(self, host: int) -> str:
         return f"02:00:0a:{self.number:02x}:00:{host:02x}"
-
-    def _remove_leftovers(self) -> None:
-        """Remove what carries our number. Processes and mounts of a dead run died with it."""
-        names = (link["ifname"] for link in json.loads(run("ip", "-json", "link", "show")))
-        for name in names:
-            if name == self.bridge or name.startswith(f"{self.bridge}v"):
-                run("ip", "link", "delete", name, check=False)
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -93,19 +90,58 @@ def run(*command: str, check: bool = True) -> str:
 def _claim() -> tuple[int, int]:
     """Return a number that no living run holds, and the descriptor of its lock."""
     for number in NUMBERS:
-        lock = os.open(STATE / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        lock = _lock(number)
+        if lock is None:
             continue
         if not _used_by_others(number):
+            _remove(number)
             return number, lock
         os.close(lock)
     raise RuntimeError(
         f"All networks 10.{NUMBERS[0]}.0.0/24 to 10.{NUMBERS[-1]}.0.0/24 are in use: "
         f"end other test runs (their locks are in {STATE})."
     )
+
+
+def _clear_away_dead_runs() -> None:
+    """Remove what is left of numbers that nobody holds; a killed run cannot do it itself."""
+    left = {link["ifname"] for link in _links()} | {entry.name for entry in STATE.iterdir()}
+    for number in NUMBERS:
+        if left & {str(number), _bridge(number)}:
+            lock = _lock(number)
+            if lock is not None:
+                _remove(number)
+                os.close(lock)
+
+
+def _lock(number: int) -> int | None:
+    """Lock a number; returns the descriptor that holds the lock, or None if it is taken."""
+    lock = os.open(STATE / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _remove(number: int) -> None:
+    """Remove a locked number's interfaces and files. Processes and mounts died with their run."""
+    bridge = _bridge(number)
+    for link in _links():
+        if link["ifname"] == bridge or link["ifname"].startswith(f"{bridge}v"):
+            run("ip", "link", "delete", link["ifname"], check=False)
+    shutil.rmtree(STATE / str(number), ignore_errors=True)
+
+
+def _bridge(number: int) -> str:
+    return f"psf{number}"
+
+
+def _links() -> list[dict[str, Any]]:
+    """Return this machine's network interfaces, as ip(8) describes them."""
+    links: list[dict[str, Any]] = json.loads(run("ip", "-json", "link", "show"))
+    return links
 
 
 def _used_by_others(number: int) -> bool:
@@ -117,5 +153,5 @@ def _used_by_others(number: int) -> bool:
         )
         for link in json.loads(run("ip", "-json", "-4", "address", "show"))
         for address in link["addr_info"]
-        if link["ifname"] != f"psf{number}"
+        if link["ifname"] != _bridge(number)
     )

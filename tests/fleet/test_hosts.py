@@ -179,14 +179,22 @@ def test_a_killed_run_leaves_no_process_and_no_mount_and_the_next_clears_the_res
         time.sleep(0.02)
     assert not Path(f"/proc/{first}").exists()
     assert not [trace for trace in _traces_of(number) if not trace.startswith(("psf", str(STATE)))]
+    # Another run may be quicker to clear up, and take the dead one's number.
     with Fleet(["one"]) as fleet:
-        # Another run may have been quicker to take the dead one's number.
         assert fleet.host("one").run("hostname").stdout == "one\n"
+        assert fleet.network.number == number or not _traces_of(number) or _is_held(number)
 
 
 def _reachable(host):
     command = [*host.ssh("-o", "ConnectTimeout=1"), "true"]
     return subprocess.run(command, capture_output=True, check=False).returncode != 255
+
+
+def _is_held(number: int) -> bool:
+    held = subprocess.run(
+        ["flock", "--nonblock", STATE / f"{number}.lock", "true"], check=False
+    ).returncode
+    return held != 0
 
 
 def _processes_of(directory: Path) -> list[int]:
