@@ -59,6 +59,11 @@ def reconcile(
     while index < len(paths):
         path = paths[index]
         a, b = changes_a.get(path), changes_b.get(path)
+        new = a if b is None else b if a is None else None
+        if new is not None and new.before is None and not (new.after is None or blocked(new.after)):
+            items.append(_creation(new, A_TO_B if b is None else B_TO_A))
+            index += 1
+            continue
         end = index + 1
         if _takes_subtree(a, b):
             while end < len(paths) and is_below(paths[end], path):
@@ -80,6 +85,21 @@ def reconcile(
             items.extend(_decide(path, a, b, hidden))
         index = end
     return items, notes
+
+
+def _creation(change: Change, decision: str) -> Item:
+    """The item of something that is only new, as _decide() makes it, in a fraction of its time.
+
+    A first sync has little else.
+    """
+    path, entry = change.path, change.after
+    if decision == A_TO_B:
+        a, b, part = "new", "unchanged", Part(path, None, entry, None)
+    else:
+        a, b, part = "unchanged", "new", Part(path, None, None, entry)
+    return Item(
+        path, a, b, decision, decision, (part,), unsettled=change.unsettled, first=True
+    )  # fmt: skip
 
 
 def _problem(change: Optional[Change]) -> bool:
