@@ -34,9 +34,7 @@ def test_0_when_only_notes_are_left(pairsync, synced):
     os.mkfifo(a / "pipe")
     ran = pairsync("sync", "--batch", "--json", *synced)
     assert ran.code == ran.report["exit"] == 0
-    assert ran.report["notes"] == ["pipe: a named pipe on a, not synced"] or any(
-        "pipe" in note for note in ran.report["notes"]
-    )
+    assert ran.report["notes"] == ["pipe: a named pipe on a, not synced"]
 
 
 def test_1_when_something_is_in_conflict_and_the_rest_is_done(pairsync, synced):
@@ -79,10 +77,13 @@ def test_plan_says_1_when_something_is_in_conflict(pairsync, synced):
 @pytest.mark.parametrize("command", ["sync", "plan"])
 def test_2_when_an_item_failed(pairsync, pair, command):
     a, b = pair
-    deep = a / "/".join(["d"] * 1030)
-    _make_deep(a, 1030)
-    ran = pairsync(command, "--batch", "--json", a, b)
-    assert ran.code == ran.report["exit"] == 2, deep
+    make_deep(a, 1030)
+    try:
+        ran = pairsync(command, "--batch", "--json", a, b)
+    finally:
+        # Python's own rmtree goes no deeper than its stack.
+        subprocess.run(["rm", "-rf", a / "d", b / "d"], check=True)
+    assert ran.code == ran.report["exit"] == 2
     assert ran.report["counts"]["error"] == {"failed": 1}
     assert ran.report["items"][0]["decision"] == "error"
     if command == "sync":
@@ -185,7 +186,7 @@ def test_3_when_it_takes_longer_than_allowed(binary, pair):
     assert "the session took more than 1 seconds" in out
 
 
-def _make_deep(root, levels):
+def make_deep(root, levels):
     here = os.open(root, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir("d", dir_fd=here)

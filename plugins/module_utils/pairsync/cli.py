@@ -262,15 +262,26 @@ def _location(text: str) -> ReplicaSpec:
 def _load_json(name: str) -> Any:
     try:
         if name == "-":
-            text = sys.stdin.readline()
-        else:
-            with open(name, encoding="utf-8") as stream:
-                text = stream.read()
-        return json.loads(text)
+            return _first_object()
+        with open(name, encoding="utf-8") as stream:
+            return json.loads(stream.read())
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}") from error
+
+
+def _first_object() -> Any:
+    """The JSON at the start of standard input, on one line or many; answers may follow it."""
+    text = ""
+    while True:
+        line = sys.stdin.readline()
+        text += line
+        try:
+            return json.loads(text)
+        except ValueError:
+            if not line:
+                raise
 
 
 def _session(options: argparse.Namespace) -> int:

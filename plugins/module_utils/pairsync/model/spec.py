@@ -18,6 +18,7 @@ from typing import Any, Callable
 from .errors import UsageError
 from .pathspec import PathSet
 from .policy import MODES, PREFERENCES, ROUTES, Policy, Retention
+from .report import display
 
 SCHEMA = "pairsync.spec/1"
 
@@ -45,8 +46,14 @@ class ReplicaSpec:
 
     @property
     def display(self) -> str:
-        """`HOST:PATH`, or the path alone on this machine."""
-        return self.path if self.local and not self.label else f"{self.label}:{self.path}"
+        """`HOST:PATH`, or the path alone on this machine, as text that is safe to print."""
+        where = f"{self.label}:{self.path}" if self.label or not self.local else self.path
+        return display(where.encode("utf-8", "surrogateescape"))
+
+    @property
+    def root(self) -> str:
+        """The path alone, as text that is safe to print."""
+        return display(self.path.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(frozen=True)

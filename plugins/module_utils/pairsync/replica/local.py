@@ -18,6 +18,7 @@ from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below, pa
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
+from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops, guard, index, journal, outcome, state
 from .backup import Backup, drop_brief, prune, run_name
@@ -131,7 +132,7 @@ class LocalReplica:
 
     @property
     def _shown(self) -> str:
-        return os.fsdecode(self._path)
+        return display(self._path)
 
     def _opened(self, *, missing: bool, parent: bool) -> Opened:
         identity = ""

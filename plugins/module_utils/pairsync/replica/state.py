@@ -24,6 +24,7 @@ from typing import Any, Optional
 
 from ..model.entry import STATE_NAME
 from ..model.errors import PairsyncError
+from ..model.report import display
 from . import fsops
 
 REPLICA_SCHEMA = "pairsync.replica/1"
@@ -181,7 +182,7 @@ def remove_tree(parent: int, name: bytes) -> None:
 
 
 def _shown(root_fd: int) -> str:
-    return os.fsdecode(fsops.real_path(root_fd))
+    return display(fsops.real_path(root_fd))
 
 
 def _user(uid: int) -> str:

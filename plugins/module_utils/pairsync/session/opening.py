@@ -108,7 +108,7 @@ def same_file_system(spec: PairSpec, a: Replica, b: Replica) -> bool:
     raise PairsyncError(
         "replica_cloned",
         f"{spec.a.display} and {spec.b.display} carry the same id, but are different directories",
-        f"one is a copy of the other, marker included: run `pairsync forget --new-id {spec.b.path}`"
+        f"one is a copy of the other, marker included: run `pairsync forget --new-id {spec.b.root}`"
         f" on {spec.b.label or 'this host'}",
     )
 

@@ -333,7 +333,9 @@ class _Session:
                 self.emit(PlanItem(outcome))
         labels = {"a": self.spec.a.label or "local", "b": self.spec.b.label or "local"}
         if labels["a"] == labels["b"]:
-            labels = {"a": self.spec.a.path, "b": self.spec.b.path}
+            roots = self.spec.a.root, self.spec.b.root
+            ends = tuple(map(_end_of, roots))
+            labels = dict(zip("ab", roots if ends[0] == ends[1] else ends))
         shown = sum(1 for outcome in outcomes if outcome.item.decision != EQUAL)
         table = counts(outcomes)
         self.emit(PlanReady(self.run.plan_digest, shown, table, labels, _summary(items, labels)))
@@ -500,3 +502,8 @@ def _summary(items: list[Item], labels: dict[str, str]) -> tuple[str, ...]:
         f"{to_b} to be synced from {labels['a']} to {labels['b']}",
         f"{to_a} to be synced from {labels['b']} to {labels['a']}",
     )
+
+
+def _end_of(root: str) -> str:
+    """What tells a root from others on its host in few letters: its last component."""
+    return root.rstrip("/").rpartition("/")[2] or root
