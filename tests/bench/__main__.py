@@ -81,7 +81,7 @@ def _parser(keys: list[str]) -> argparse.ArgumentParser:
         "--slow-runs",
         type=_positive,
         default=SLOW_RUNS,
-        help=f"at most so many of Unison, which takes a minute (default {SLOW_RUNS})",
+        help=f"at most so many of a tool that takes a minute (default {SLOW_RUNS})",
     )
     add("--tools", nargs="+", choices=["rsync", "unison"], help="peers (default: all)")
     add("--scale", type=_positive, default=1, help="divide the numbers of files by this")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from tests.bench.tools import Tool, environment
 
 @dataclass(frozen=True)
 class Bench:
-    """What rows work with. runs: per tool; slow_runs: of tools that take minutes. scale: divides
-    numbers of files. say: is told what happens now.
+    """What rows work with.
+
+    runs: per tool; slow_runs: of a tool that takes a minute for the row. scale: divides numbers of
+    files. say: is told what happens now.
     """
 
     work: Path
@@ -33,10 +35,6 @@ class Bench:
     slow_runs: int
     scale: int
     say: Callable[[str], None]
-
-    def runs_of(self, tool: Tool) -> int:
-        """How often a tool is run."""
-        return min(self.runs, self.slow_runs) if tool.slow else self.runs
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,20 @@ def take_turns(
     bench: Bench,
     source: Path,
     target_for: Callable[[Tool, int], Path],
+    *,
+    slow: Collection[str] = (),
 ) -> dict[str, list[Usage]]:
     """Run the tools in turns, so that what else the machine does hits all of them alike.
 
     target_for: makes ready, which is not measured, and names, the target for a tool's run of that
-    number. After each run source and target have to be equal, else BenchError.
+    number. slow: names of tools that take a minute. After each run source and target have to be
+    equal, else BenchError.
     """
     expected = trees.fingerprint(source)
     found: dict[str, list[Usage]] = {tool.name: [] for tool in bench.tools}
     for number in range(bench.runs):
         for tool in bench.tools:
-            if number >= bench.runs_of(tool):
+            if tool.name in slow and number >= bench.slow_runs:
                 continue
             target = target_for(tool, number)
             usage = run_tool(bench, tool, source, target)

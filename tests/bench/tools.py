@@ -23,8 +23,8 @@ from tests.bench.measure import BenchError
 class Tool(abc.ABC):
     """One tool, ready to run.
 
-    binary: its program. work: a directory of its own. config: ssh's configuration. slow: takes
-    minutes for what others do in seconds, so that it is run less often.
+    binary: its program. work: a directory of its own. config: ssh's configuration. durable: what
+    it wrote is on disk when it ends.
     """
 
     name: str
@@ -33,7 +33,6 @@ class Tool(abc.ABC):
     work: Path
     config: Path
     durable: bool = False
-    slow: bool = False
 
     @abc.abstractmethod
     def command(self, source: Path, target: Path) -> list[str | Path]:
@@ -81,8 +80,6 @@ class Rsync(Tool):
 @dataclass(frozen=True)
 class Unison(Tool):
     """In batch mode, without logging and progress; what it remembers is in its work directory."""
-
-    slow: bool = True
 
     def command(self, source: Path, target: Path) -> list[str | Path]:
         options = [

@@ -31,7 +31,7 @@ def measure(bench: Bench) -> dict[str, list[Usage]]:
         target.mkdir()
         return target
 
-    return take_turns(bench, source, new_target)
+    return take_turns(bench, source, new_target, slow={"unison"})
 
 
 ROW = Row(
