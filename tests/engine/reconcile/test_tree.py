@@ -55,7 +55,7 @@ ROWS = {
     "other target": ({}, {"l": link("x")}, {"l": link("y")}, {"l": "conflict"}),
     "file to directory": (FX, {"f": DIRECTORY, "f/y": Y}, FX, {"f": "a->b", "f/y": "a->b"}),
     "directory to file": (DX, {"d": Y}, DX, {"d": "a->b", "d/x": "a->b"}),
-    "directories descend": (DX, {**DX, "d/1": X}, {**DX, "d/2": X}, {"d/1": "a->b", "d/2": "b->a"}),
+    "directories descend": (D, {**D, "d/1": X}, {**D, "d/2": X}, {"d/1": "a->b", "d/2": "b->a"}),
     "new directories are one": ({}, {**D, "d/1": X}, D, {"d": "equal", "d/1": "a->b"}),
     "directory deleted": (DX, {}, DX, {"d": "a->b", "d/x": "a->b"}),
     "directory deleted on both": (DX, {}, {}, {"d": "equal", "d/x": "equal"}),
@@ -87,7 +87,12 @@ ROWS = {
     "contents in conflict, permissions not": (
         FX, FY, {"f": file("z", 0o600)}, {"f contents": "conflict", "f props": "b->a"},
     ),
-    "permissions never agreed on": ({}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "skip"}),
+    "permissions never agreed on": (
+        {}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "skip"},
+    ),
+    "never agreed on as a file": (
+        {"f": link("x")}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "skip"},
+    ),
     "never agreed on, still": (
         {"f": file("x", None)}, FX, {"f": OPEN}, {"f props": "skip"},
     ),
@@ -104,6 +109,19 @@ def test_a_held_conflict_holds_every_change_below_it():
     assert [part.path for part in item.parts] == [b"d", b"d/x", b"d/y"]
     assert item.reason == "deleted on a, but d/x changed on the other side"
     assert actions_of([item]) == ([], [])
+
+
+@pytest.mark.parametrize("policy", [Policy(prefer="a"), Policy(prefer="b"), Policy("mirror")])
+def test_no_policy_decides_over_what_is_unknown(policy):
+    assert told(plan(DX, {}, {**DX, "d/x": UNREADABLE}, policy)) == {"d": "conflict"}
+
+
+@pytest.mark.parametrize("prefer", ["b", "newer", "older"])
+@pytest.mark.parametrize("mode", ["mirror", "push"])
+def test_no_preference_changes_a_in_one_way_modes(mode, prefer):
+    policy = Policy(mode=mode, prefer=prefer)
+    items = plan({}, {"f": file("x", mtime=100)}, {"f": file("y", mtime=200)}, policy)
+    assert actions_of(items)[0] == []
 
 
 def test_what_lies_beside_a_held_conflict_goes_on():
@@ -146,7 +164,9 @@ MODES = {
     "mirror decides a conflict": ("mirror", FX, FY, {"f": Z}, {"f": "a->b"}),
     "mirror, first: surplus": ("mirror", {}, {}, FX, {"f": "skip"}),
     "mirror, first: unequal": ("mirror", {}, FX, FY, {"f": "conflict"}),
-    "mirror, first: permissions": ("mirror", {}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "a->b"}),
+    "mirror, first: permissions": (
+        "mirror", {}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "a->b"},
+    ),
     "mirror, later: new on b": ("mirror", {"g": X}, {"g": X}, {"g": X, **FX}, {"f": "skip"}),
     "mirror never overrules a problem": ("mirror", FX, FY, {"f": UNREADABLE}, {"f": "error"}),
     "push": ("push", FX, FY, FX, {"f": "a->b"}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 
 import pytest
 
@@ -401,6 +402,17 @@ def test_a_late_file_keeps_the_directory_that_was_to_go(synced, before):
     assert result.exit == 1
     assert (synced.b / "d/late").read_text() == "late"
     assert written(synced.b) | synced.backups() >= {b"late", b"deep", b"deeper"}
+
+
+def test_contents_and_permissions_that_cross_are_no_late_edit(synced, before):
+    """The session's own chmod of a file that is still to be sent is not the user's."""
+    (synced.a / "f").write_text("changed on a")
+    (synced.b / "f").chmod(0o600)
+    before("open_file", lambda: time.sleep(0.2), when=lambda _, name: name == b"f")
+    assert synced.sync().exit == 0
+    assert entries(synced.a) == entries(synced.b)
+    assert (synced.b / "f").read_text() == "changed on a"
+    assert (synced.a / "f").stat().st_mode & 0o777 == 0o600
 
 
 # -- order ----------------------------------------------------------------------------------------
