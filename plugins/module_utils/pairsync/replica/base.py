@@ -172,8 +172,8 @@ class Base:
             return found
 
         for path, entry in rows:
-            directory, __, name = path.rpartition(b"/")
-            entries = table(directory)
+            name = path.rpartition(b"/")[2]
+            entries = table(parent_of(path))
             old = entries.get(name)
             if old is not None and old.kind == DIR and (entry is None or entry.kind != DIR):
                 # What was below a directory that is gone is gone with it, ignored rows included.

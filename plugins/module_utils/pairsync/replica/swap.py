@@ -101,7 +101,7 @@ def _put_back(staged: At, place: At, ours: int, path: bytes, backup: Backup) -> 
     try:
         fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name)
     except FileNotFoundError:
-        # Ours was deleted meanwhile: what it displaced must not stay in the stage, which is emptied.
+        # Ours was deleted meanwhile. What it displaced must not stay in the stage.
         if create(staged, place).reason:
             backup.take(staged.fd, staged.name, path)
         return
