@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from ..model.entry import DIR, LINK, Entry, is_below, same_contents, same_mode
-from ..model.plan import A_TO_B, B_TO_A, BOTH, EQUAL, PROPS, Item, Part
+from ..model.plan import A_TO_B, B_TO_A, BOTH, PROPS, Item, Part
 from ..model.policy import SMALL_DELETION
 
 
@@ -88,21 +88,6 @@ def agreed(current: Optional[Entry], part: Part, item: Item) -> Optional[Entry]:
         return winner
     same_kind = current is not None and current.kind == winner.kind
     return winner._replace(mode=current.mode if same_kind and current is not None else None)
-
-
-def adopted(items: list[Item]) -> tuple[list[bytes], list[tuple[bytes, Optional[Entry]]]]:
-    """Base rows of `equal` items: (paths whose present entry is the row, explicit rows)."""
-    by_path: list[bytes] = []
-    rows: dict[bytes, Optional[Entry]] = {}
-    for item in items:
-        if item.decision != EQUAL:
-            continue
-        for part in item.parts:
-            if item.column == BOTH:
-                by_path.append(part.path)
-            else:
-                rows[part.path] = agreed(rows.get(part.path, part.base), part, item)
-    return by_path, list(rows.items())
 
 
 def too_many_deletions(actions: list[Action], rows: int, percent: int) -> int:
