@@ -167,7 +167,7 @@ MODES = {
     "mirror, first: permissions": (
         "mirror", {}, FX, {"f": OPEN}, {"f contents": "equal", "f props": "a->b"},
     ),
-    "mirror, later: new on b": ("mirror", {"g": X}, {"g": X}, {"g": X, **FX}, {"f": "skip"}),
+    "mirror, later: new on b": ("mirror", {"g": X}, {"g": X}, {"g": X, **FX}, {"f": "a->b"}),
     "mirror never overrules a problem": ("mirror", FX, FY, {"f": UNREADABLE}, {"f": "error"}),
     "push": ("push", FX, FY, FX, {"f": "a->b"}),
     "push deletes": ("push", FX, {}, FX, {"f": "a->b"}),
