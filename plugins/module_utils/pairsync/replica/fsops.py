@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from typing import Callable, Optional, Union
 
 RENAME_NOREPLACE = 1
@@ -24,6 +25,8 @@ _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a file that turns into a pipe must not hang its reader.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 Listed = Union[os.stat_result, OSError]
 
@@ -51,15 +54,16 @@ def open_dir(parent: int, name: bytes) -> int:
 def list_dir(fd: int) -> list[tuple[bytes, Listed]]:
     """All entries of a directory with their lstat, or the error that lstat gave, in name order."""
     found: list[tuple[bytes, Listed]] = []
-    encode = os.fsencode
+    encoding, errors = _ENCODING  # what os.fsencode uses, which takes three times as long
     with os.scandir(fd) as entries:
         for entry in entries:
+            name = entry.name.encode(encoding, errors)
             try:
-                found.append((encode(entry.name), entry.stat(follow_symlinks=False)))
+                found.append((name, entry.stat(follow_symlinks=False)))
             except FileNotFoundError:
                 continue  # deleted between the listing and now
             except OSError as error:
-                found.append((encode(entry.name), error))
+                found.append((name, error))
     found.sort(key=_first)
     return found
 

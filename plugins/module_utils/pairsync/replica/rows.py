@@ -27,6 +27,8 @@ _NO_MODE = 0xFFFFFFFF
 # name length, kind, mode, size, mtime_ns, ctime_ns, inode; the name follows.
 _SEEN = struct.Struct("<HBIQqqQ")
 pack_seen = _SEEN.pack
+# Of the same bytes: kind, mode, size, mtime_ns.
+front_of_seen = struct.Struct("<2xBIQq").unpack_from
 # name length, kind, mode, size; digest (files), then target length and target (links), then name.
 _AGREED = struct.Struct("<HBIQ")
 _LENGTH = struct.Struct("<H")

@@ -35,7 +35,7 @@ from . import fsops
 from .base import Base
 from .digest import digest_file
 from .index import Index, agreement
-from .rows import NO_DIGEST, Listing, pack_seen, records
+from .rows import NO_DIGEST, Listing, front_of_seen, pack_seen, records
 
 MOST_LEVELS = 1024  # below this depth a directory is a problem, so that descriptors stay bounded
 
@@ -99,6 +99,7 @@ class _Walk:
         self.progress = progress
         self.found = Scan()
         self.pointers: list[tuple[bytes, bytes, os.stat_result]] = []
+        self.inner: list[bytes] = []  # names of the directories in the one packed last
         self.unmarked: set[bytes] = set()  # compared, and found to agree
 
     def run(self) -> Scan:
@@ -145,14 +146,9 @@ class _Walk:
         return found
 
     def _subdirs(self, path: bytes) -> list[bytes]:
-        """Names of the directories to visit below a scanned one, last one first."""
-        listing = self.found.listings[path]
+        """Names of the directories to visit below the one just scanned, last one first."""
         prefix = path + b"/" if path else b""
-        names = [
-            name
-            for name, record in records(listing.seen)
-            if record[2] == DIR and self._visits(prefix + name)
-        ]
+        names = [name for name in self.inner if self._visits(prefix + name)]
         names.reverse()
         return names
 
@@ -198,6 +194,7 @@ class _Walk:
         """Packed fingerprints of what is visible, and the entries that are no such thing."""
         parts: list[bytes] = []
         others: dict[bytes, Entry] = {}
+        inner = self.inner = []
         ignore, mounts = self.rules.ignore, self.rules.mounts
         prefix = path + b"/" if path else b""
         for name, status in listed:
@@ -220,6 +217,7 @@ class _Walk:
                     ) + name
                 )  # fmt: skip
             elif stat.S_ISDIR(mode):
+                inner.append(name)
                 parts.append(pack_seen(len(name), DIR, mode & PERMISSION_BITS, 0, 0, 0, 0) + name)
             elif stat.S_ISLNK(mode):
                 parts.append(
@@ -281,7 +279,7 @@ class _Walk:
         self, fd: int, name: bytes, record: bytes, digest: Optional[bytes], before: Optional[Entry]
     ) -> Entry:
         """The entry behind a packed fingerprint; reads or hashes only what the comparison needs."""
-        kind, mode, size, mtime_ns = _fields(record)
+        kind, mode, size, mtime_ns = front_of_seen(record)
         if kind == DIR:
             return Entry(DIR, mode)
         try:
@@ -379,7 +377,7 @@ def hash_unchanged(fd: int, name: bytes, record: bytes) -> Optional[bytes]:
     try:
         if seen_of(name, fsops.fstat(file_fd)) != record:
             return None
-        digest = digest_file(file_fd, _fields(record)[2])
+        digest = digest_file(file_fd, front_of_seen(record)[2])
         return digest if seen_of(name, fsops.fstat(file_fd)) == record else None
     finally:
         fsops.close(file_fd)
@@ -393,13 +391,6 @@ def seen_of(name: bytes, status: os.stat_result) -> bytes:
             status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
         ) + name
     )  # fmt: skip
-
-
-def _fields(record: bytes) -> tuple[int, int, int, int]:
-    kind = record[2]
-    mode = int.from_bytes(record[3:7], "little")
-    size = int.from_bytes(record[7:15], "little")
-    return kind, mode, size, int.from_bytes(record[15:23], "little", signed=True)
 
 
 def _moved(before: os.stat_result, now: os.stat_result) -> bool:
