@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -27,8 +28,8 @@ HEADINGS = (
 LEGEND = (
     "durable: until everything is on disk (others: followed by `sync -f`; pairsync does that "
     "itself). plain: until the command ends.\n"
-    "ours is: pairsync's time, which is always durable, divided by that. Medians; peaks: largest "
-    "process. here: the side that runs the command."
+    "ours is: pairsync's time, which is always durable, divided by that, within one round. "
+    "Medians; peaks: largest process. here: the side that runs the command."
 )
 
 
@@ -68,6 +69,10 @@ def as_json(results: Results) -> dict[str, Any]:
                 "tools": {
                     name: {
                         "median": dataclasses.asdict(median(runs)),
+                        "ours_is": {
+                            figure: ratio(found[OURS], runs, figure)
+                            for figure in ("durable", "seconds")
+                        },
                         "runs": [dataclasses.asdict(one) for one in runs],
                     }
                     for name, runs in found.items()
@@ -92,7 +97,7 @@ def show(results: Results) -> None:
 
 def lines(found: dict[str, list[Usage]]) -> list[tuple[str, ...]]:
     """The cells of one row's table, under HEADINGS."""
-    ours = median(found[OURS]).durable
+    ours = found[OURS]
     table = []
     for name, runs in found.items():
         one = median(runs)
@@ -101,9 +106,9 @@ def lines(found: dict[str, list[Usage]]) -> list[tuple[str, ...]]:
                 name,
                 str(len(runs)),
                 f"{one.durable:.2f}",
-                "" if name == OURS else f"{ours / one.durable:.2f} x",
+                "" if name == OURS else f"{ratio(ours, runs, 'durable'):.2f} x",
                 f"{one.seconds:.2f}",
-                "" if name == OURS else f"{ours / one.seconds:.2f} x",
+                "" if name == OURS else f"{ratio(ours, runs, 'seconds'):.2f} x",
                 f"{one.cpu_here:.2f}",
                 f"{one.cpu_there:.2f}",
                 f"{one.peak_here / 1e6:.0f}",
@@ -111,6 +116,15 @@ def lines(found: dict[str, list[Usage]]) -> list[tuple[str, ...]]:
             )
         )
     return table
+
+
+def ratio(ours: list[Usage], others: list[Usage], figure: str) -> float:
+    """Our durable time divided by a figure of another tool: the median over the rounds.
+
+    Within a round the machine has the same other work to do; between rounds it may have not.
+    """
+    pairs = zip(ours, others, strict=False)  # some tools are run less often
+    return statistics.median(one.durable / getattr(other, figure) for one, other in pairs)
 
 
 def _print(title: str, cells: list[tuple[str, ...]]) -> None:
