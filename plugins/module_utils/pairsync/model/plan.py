@@ -61,7 +61,6 @@ class Item(NamedTuple):
     column: str = BOTH
     note: bool = False
     unsettled: bool = False
-    first: bool = False
 
 
 @dataclass(frozen=True)

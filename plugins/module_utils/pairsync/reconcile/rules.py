@@ -77,12 +77,11 @@ def _mirror(
     """B becomes a copy of a; without a base, surplus and unequal contents wait for a person."""
     if item.decision in (EQUAL, SKIP):
         return item
-    never = first or item.first
-    if item.decision == B_TO_A and item.parts[0].a is None and never and not confirmed:
+    if item.decision == B_TO_A and item.parts[0].a is None and first and not confirmed:
         return item._replace(
             recommendation=A_TO_B, decision=SKIP, reason="only on b, and never synced before"
         )
-    if item.decision == CONFLICT and never and not confirmed:
+    if item.decision == CONFLICT and first and not confirmed:
         return _preferred(item._replace(recommendation=A_TO_B), policy, newer)
     return item._replace(recommendation=A_TO_B, decision=A_TO_B)
 

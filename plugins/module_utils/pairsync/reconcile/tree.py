@@ -98,7 +98,7 @@ def _creation(change: Change, decision: str) -> Item:
     else:
         a, b, part = "unchanged", "new", Part(path, None, None, entry)
     return Item(
-        path, a, b, decision, decision, (part,), unsettled=change.unsettled, first=True
+        path, a, b, decision, decision, (part,), unsettled=change.unsettled
     )  # fmt: skip
 
 
@@ -184,9 +184,7 @@ def _held(
         reason = conflict_reason(part.base, part.a, part.b)
     inner_parts = (part_of(one, changes_a.get(one), changes_b.get(one)) for one in below)
     parts = (part, *inner_parts)
-    return Item(
-        path, status(a), status(b), CONFLICT, CONFLICT, parts, reason, first=part.base is None
-    )
+    return Item(path, status(a), status(b), CONFLICT, CONFLICT, parts, reason)
 
 
 def _is_news(change: Optional[Change]) -> bool:
@@ -206,7 +204,7 @@ def _decide(
     def item(decision: str, column: str, reason: str = "") -> Item:
         return Item(
             path, words[0], words[1], decision, decision, (part,), reason, column,
-            unsettled=unsettled and decision in (A_TO_B, B_TO_A), first=part.base is None,
+            unsettled=unsettled and decision in (A_TO_B, B_TO_A),
         )  # fmt: skip
 
     kept = _kept(part, columns, hidden)

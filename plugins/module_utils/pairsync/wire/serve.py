@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from ..model.errors import PairsyncError, ProtocolError
 from ..replica.faults import as_fatal
@@ -20,6 +21,9 @@ from .limits import MOST_BULK
 _CLIENT = "the session"
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
 
+_WAITING = 8  # frames that wait to be worked on
+
+_Read = Union[Frame, Exception, None]
 _Answer = tuple[dict[str, Any], bytes]
 _Handler = Callable[[int, dict[str, Any], bytes], _Answer]
 
@@ -62,18 +66,38 @@ class _Agent:
         }
 
     def run(self) -> None:
+        inbox: queue.Queue[_Read] = queue.Queue(_WAITING)
+        threading.Thread(target=self._read, args=(inbox,), name="frames in", daemon=True).start()
         while True:
-            frame = self._reader.read()
+            frame = inbox.get()
             if frame is None:
                 return
+            if isinstance(frame, Exception):
+                raise frame
             if frame.type == CALL:
                 self._call(frame)
             elif frame.type == BULK:
                 self._gather(frame)
             elif frame.type == CONTENTS:
                 self._feed(frame)
-            elif frame.type != BEAT:
+            else:
                 raise ProtocolError(f"{_CLIENT} sent a frame that only an agent sends")
+
+    def _read(self, inbox: queue.Queue[_Read]) -> None:
+        """Read on while calls are worked on: a dead session is noticed even in mid-answer."""
+        try:
+            while True:
+                frame = self._reader.read()
+                if frame is None:
+                    break
+                if frame.type != BEAT:
+                    inbox.put(frame)
+        except (PairsyncError, OSError) as error:
+            self._writer.fail(error)
+            inbox.put(error)
+        else:
+            self._writer.fail(ProtocolError(f"{_CLIENT} hung up"))
+            inbox.put(None)
 
     def _gather(self, frame: Frame) -> None:
         bulk = self._bulk.setdefault(frame.number, bytearray())
