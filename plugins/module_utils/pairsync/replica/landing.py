@@ -65,7 +65,8 @@ class Landing:
 
     def settle(self, action: Action, done: Done) -> None:
         """Set an action's result."""
-        self.results[action.number] = done._replace(number=action.number)
+        # Not by _replace(), which takes three times as long: this is once per action.
+        self.results[action.number] = Done(action.number, done.result, done.reason, done.proof)
 
     def fail(self, action: Action, error: OSError) -> None:
         """Set an action's result after an error; raise when the whole file system is in trouble."""

@@ -82,7 +82,7 @@ def listings(
         for name, one in entries.items():
             racy = max(one.mtime_ns, one.ctime_ns) >= before_ns
             digest = None if racy else learned.get(prefix + name, one.digest)
-            entries[name] = one._replace(digest=digest)
+            entries[name] = Seen(*one[:6], digest)
         for name, now in landed_in.get(directory, {}).items():
             entries.pop(name, None)
             if now is not None:

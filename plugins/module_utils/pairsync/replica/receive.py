@@ -299,7 +299,9 @@ class Receiver:
         done = self._landing.results.get(action.number)
         if done is None:
             return Done(action.number, SKIPPED, "its contents did not arrive")
-        return done._replace(proof=self._proofs.get(action.number)) if done.result == DONE else done
+        if done.result != DONE:
+            return done
+        return Done(action.number, DONE, done.reason, self._proofs.get(action.number))
 
 
 def _goes_last(action: Action) -> bool:
@@ -308,4 +310,5 @@ def _goes_last(action: Action) -> bool:
 
 
 def _arrived_entry(want: Entry, proof: Proof) -> Entry:
-    return want._replace(size=proof.size, mtime_ns=proof.mtime_ns, digest=proof.digest)
+    # Made anew: _replace() takes three times as long, and this is once per file.
+    return Entry(FILE, want.mode, proof.size, proof.mtime_ns, proof.digest)
