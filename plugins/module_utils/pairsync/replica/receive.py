@@ -267,7 +267,7 @@ class Receiver:
         return pointers, replaced
 
     def _land_pointers(self, pointers: list[Action]) -> list[bytes]:
-        """Swap in pointers whose surroundings are complete; return the paths of the others."""
+        """Swap in pointers whose surroundings are complete; return the paths of all others."""
         waiting = {action.number for action in pointers}
         missing = self._incomplete + [
             action.path
@@ -278,7 +278,6 @@ class Receiver:
             and not is_dir(action.have)
             and not self._done(action)
         ]
-        held: list[bytes] = []
         complete: list[Action] = []
         for action in pointers:
             around = parent_of(action.path)
@@ -286,10 +285,16 @@ class Receiver:
             if absent is None:
                 complete.append(action)
             else:
-                held.append(action.path)
                 self._landing.settle(action, held_for(absent))
         self._landing.land(complete, [])
-        return held
+        return [action.path for action in self._actions.values() if self._is_held_back(action)]
+
+    def _is_held_back(self, action: Action) -> bool:
+        """Tell whether this is a pointer that still points to what was there before."""
+        if not is_leaf(action.want) or action.props_only or self._done(action):
+            return False
+        waits = _goes_last(action) and action.number in self._staged
+        return not waits and self._ground.last.matches(action.path)
 
     def _done(self, action: Action) -> bool:
         result = self._landing.results.get(action.number)
