@@ -270,6 +270,29 @@ def test_a_pointer_that_moves_during_the_scan_is_unsettled(root, before):
     assert not root.scan(last=["Name checkpoint"]).changes[b"run/checkpoint"].unsettled
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_deletions_around_a_pointer_that_moves_during_the_scan_are_unsettled(root, before, marked):
+    """The pointer was looked at first, and was as it was agreed on."""
+    files = {"run/checkpoint": "1", "run/model-1/x": "x", "else": "y", "apart/checkpoint": "1"}
+    write_tree(root.path, files)
+    root.agree()
+    if marked:
+        root.index.marks = root.scan().marks
+        assert b"run" in root.index.marks
+    (root.path / "run/model-1/x").unlink()
+    (root.path / "else").unlink()
+    inode = (root.path / "run/model-1").stat().st_ino
+    before(
+        "list_dir",
+        lambda: (root.path / "run/checkpoint").write_text("22"),
+        when=lambda fd: os.fstat(fd).st_ino == inode,
+    )
+    changes = root.scan(last=["Name checkpoint"]).changes
+    assert changes[b"run/model-1/x"].unsettled
+    assert not changes[b"else"].unsettled
+    assert b"run/checkpoint" not in changes
+
+
 def test_an_error_of_one_entry_s_stat_is_a_problem_of_that_entry(root, monkeypatch):
     real = fsops.list_dir
 

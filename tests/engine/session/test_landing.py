@@ -57,3 +57,26 @@ def test_a_pointer_edited_on_the_other_side_holds_deletions(run, before):
     reasons = {item["path"]: item["reason"] for item in result.report["items"]}
     assert reasons["run/model-1"] == "held with run/checkpoint"
     assert (run.b / "run/model-1").read_text() == "old"
+
+
+def test_a_pointer_that_moves_during_the_scan_holds_deletions(local, before):
+    """It was as it was agreed on when it was looked at, and something is gone since."""
+    write_tree(local.a, {"run/checkpoint": "1", "run/model-1/x": "old", "f": "far away"})
+    assert local.sync().exit == 0
+    assert local.sync().exit == 0
+    (local.a / "run/model-1/x").unlink()
+    (local.a / "f").unlink()
+    inode = (local.a / "run/model-1").stat().st_ino
+    before(
+        "list_dir",
+        lambda: (local.a / "run/checkpoint").write_text("2"),
+        when=lambda fd: os.fstat(fd).st_ino == inode,
+    )
+    result = local.sync()
+    assert result.items == {"f": ("a->b", "done"), "run/model-1/x": ("a->b", "held")}
+    reasons = {item["path"]: item["reason"] for item in result.report["items"]}
+    assert "pointer" in reasons["run/model-1/x"]
+    assert (local.b / "run/model-1/x").read_text() == "old"
+    assert local.sync().exit == 0
+    assert not (local.b / "run/model-1/x").exists()
+    assert (local.b / "run/checkpoint").read_text() == "2"

@@ -26,6 +26,7 @@ from ..model.entry import (
     Change,
     Entry,
     is_below,
+    parent_of,
     same_contents,
     same_mode,
     sort_key,
@@ -340,23 +341,67 @@ class _Walk:
         return [(name, held.get(name, status)) for name, status in listed]
 
     def _check_pointers(self) -> None:
-        """Mark pointers that changed while their subtree was walked: they wait."""
+        """Mark what has to wait because a pointer changed while its subtree was walked.
+
+        That is the pointer itself, and every deletion around it: the version it had when it was
+        looked at may name what has gone since.
+        """
+        changes = self.found.changes
         for path, name, before in self.pointers:
             full = path + b"/" + name if path else name
-            change = self.found.changes.get(full)
+            change = changes.get(full)
             if change is None:
                 continue
-            try:
-                fd = self._open(path)
-                try:
-                    now = fsops.lstat(fd, name)
-                finally:
-                    if fd != self.root_fd:
-                        fsops.close(fd)
-            except OSError:
-                now = None
+            now = self._lstat(path, name)
             if now is None or _moved(before, now):
-                self.found.changes[full] = change._replace(unsettled=True)
+                changes[full] = change._replace(unsettled=True)
+        gone = [path for path, change in changes.items() if change.after is None]
+        if not gone or not self.rules.last:
+            return
+        # Looked for only around deletions, so that directories known by their mark cost nothing.
+        moving: dict[bytes, bool] = {}
+        for path in gone:
+            if self._is_moving(parent_of(path), moving):
+                changes[path] = changes[path]._replace(unsettled=True)
+
+    def _is_moving(self, path: bytes, known: dict[bytes, bool]) -> bool:
+        """Tell whether a pointer in a directory, or in one above it, is not as it was listed."""
+        climbed: list[bytes] = []
+        found = False
+        while path not in known and not found:
+            climbed.append(path)
+            found = self._has_moved(path)
+            if not path:
+                break
+            path = parent_of(path)
+        found = found or known.get(path, False)
+        known.update(dict.fromkeys(climbed, found))
+        return found
+
+    def _has_moved(self, path: bytes) -> bool:
+        listing = self.found.listings.get(path)
+        if listing is None:
+            return False
+        prefix = path + b"/" if path else b""
+        for name, record in records(listing.seen):
+            if record[2] != FILE or not self.rules.last.matches(prefix + name):
+                continue
+            now = self._lstat(path, name)
+            if now is None or not stat.S_ISREG(now.st_mode) or seen_of(name, now) != record:
+                return True
+        return False
+
+    def _lstat(self, path: bytes, name: bytes) -> Optional[os.stat_result]:
+        """What is in a directory under a name now; None when that cannot be told."""
+        try:
+            fd = self._open(path)
+            try:
+                return fsops.lstat(fd, name)
+            finally:
+                if fd != self.root_fd:
+                    fsops.close(fd)
+        except OSError:
+            return None
 
     def _open(self, path: bytes) -> int:
         fd = self.root_fd
