@@ -103,7 +103,9 @@ def hold_unsettled(items: list[Item], way: Way) -> None:
         if not item.unsettled or item.decision != way.direction:
             continue
         directory = parent_of(item.path)
-        reason = f"held with {display(item.path)}, which changed during the scan"
+        gone = (item.parts[0].a if way.direction == A_TO_B else item.parts[0].b) is None
+        what = "a pointer file beside or above it" if gone else display(item.path)
+        reason = f"held with {what}, which changed during the scan"
         for action in way.actions:
             if action.item == index or (action.want is None and is_below(action.path, directory)):
                 way.held[action.number] = Done(action.number, HELD, reason)
