@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -16,6 +18,7 @@ import pytest
 
 from pairsync import PROTOCOL, __version__
 from pairsync.model.errors import CODES
+from tests.cli.running import InProcess
 from tests.cli.trees import contents
 
 
@@ -184,3 +187,90 @@ def test_a_new_id_for_what_is_not_there(pairsync, tmp_path):
     ran = pairsync("forget", "--new-id", tmp_path / "nowhere")
     assert ran.code == 3
     assert ran.err.count("\n") == 1
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """The working directory, in which other users may look around."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def as_nobody():
+    """Runs a block as a user who owns nothing here."""
+
+    @contextlib.contextmanager
+    def switched():
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    return switched
+
+
+def test_status_of_another_user_s_root_is_one_sentence(shared, pair, as_nobody):
+    pairsync = InProcess(shared / "state")
+    assert pairsync("sync", "--batch", *pair).code == 0
+    with as_nobody():
+        ran = pairsync("status", "a")
+    assert ran.code == 3
+    assert "a/.pairsync cannot be read: Permission denied" in ran.err
+    assert ran.err.count("\n") == 1
+    with as_nobody():
+        ran = pairsync("status", "a", "--json")
+    assert ran.code == 3
+    assert ran.report["error"]["code"] == "root_identity"
+
+
+def test_a_root_that_cannot_be_read_hides_no_other(shared, pair, pairsync):
+    assert pairsync("sync", "--batch", *pair).code == 0
+    state = next((pair[0] / ".pairsync/pairs").iterdir()) / "status.json"
+    state.write_text("[]")
+    ran = pairsync("status")
+    assert ran.code == 0
+    assert ran.out.count("\n") == 1
+
+
+def test_a_new_id_where_nothing_can_be_written(shared, pair, as_nobody):
+    with as_nobody():
+        ran = InProcess(shared / "state")("forget", "--new-id", "a")
+    assert ran.code == 3
+    assert ran.err.startswith("pairsync: a/.pairsync cannot be written: Permission denied;")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ran = InProcess(tmp_path / "state")("sync", "--json", "a", "b")
+    assert ran.code == 3
+    assert ran.report["error"]["code"] == "usage"
+    assert "a is relative to the working directory, which has been deleted" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_what_nobody_thought_of_is_an_error_with_a_report(pairsync):
+    ran = pairsync("sync", "--batch", "--json", "--spec", "-", stdin="[" * 100_000)
+    assert ran.code == 3
+    assert ran.report["error"]["code"] == "internal"
+    assert ran.err.startswith("pairsync: pairsync failed in a way it should not: RecursionError")
+    assert ran.err.count("\n") == 1
+
+
+def test_flags_and_groups_of_a_regex_are_its_own(pairsync, pair):
+    a, b = pair
+    (a / "x.TMP").write_text("x")
+    ran = pairsync(
+        "sync", "--batch", "--ignore", "Name run.sh", "--ignore", "Regex (?i).*\\.tmp",
+        "--ignore", r"Regex (f).\1", a, b,
+    )  # fmt: skip
+    assert ran.code == 0, ran
+    assert not (b / "x.TMP").exists()
+    assert (b / "file").exists()

@@ -47,14 +47,19 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             parser.print_help(sys.stderr)
             return EXIT_FATAL
         return int(_COMMANDS[options.command](options))
-    except PairsyncError as error:
-        if "--json" in (sys.argv[1:] if arguments is None else arguments):
-            _report_refusal(error)
-        return _fail(error)
     except BrokenPipeError:
         return EXIT_FATAL
     except KeyboardInterrupt:
         return _fail(PairsyncError("interrupted", "interrupted", "run the same command again"))
+    except Exception as error:
+        from .replica.faults import as_fatal
+
+        # Whatever happens, a program gets a report, and never an exit code with another meaning.
+        fatal = as_fatal(error)
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            with contextlib.suppress(OSError):
+                _report_refusal(fatal)
+        return _fail(fatal)
 
 
 def _fail(error: PairsyncError) -> int:
@@ -174,8 +179,9 @@ def _version(options: argparse.Namespace) -> int:
 
 def _binary() -> tuple[str, str]:
     """Path and SHA-256 of the running binary; the build is `source` when it is none."""
-    path = os.path.realpath(sys.argv[0])
+    path = sys.argv[0]
     try:
+        path = os.path.realpath(path)
         with open(path, "rb") as stream:
             if os.path.basename(path) == "__main__.py":
                 return path, "source"
@@ -254,9 +260,15 @@ def _read_spec(options: argparse.Namespace) -> PairSpec:
 
 def _location(text: str) -> ReplicaSpec:
     place = parse_location(text)
-    if place.local:
+    if not place.local:
+        return place
+    try:
         return replace(place, path=os.path.abspath(os.path.expanduser(place.path)))
-    return place
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{place.root} is relative to the working directory, which has been deleted",
+            "change to a directory that exists, or write an absolute path",
+        ) from error
 
 
 def _load_json(name: str) -> Any:

@@ -29,6 +29,7 @@ TABLE = [
     ("Path d/*/f", ["d/e/f"], ["d/f", "d/e/e/f"]),
     ("BelowPath d", ["d", "d/e", "d/e/f"], ["dd", "x/d"]),
     ("Regex .*/cache/.*", ["d/cache/x"], ["cache/x", "d/cache"]),
+    ("Regex x|y", ["x", "y"], ["xy", "x/y"]),
 ]
 
 
@@ -76,8 +77,15 @@ def test_a_set_matches_what_any_of_its_rules_matches():
     assert not PathSet().matches(b"a")
 
 
+def test_flags_and_groups_of_a_regex_are_its_own():
+    paths = PathSet(["Name a", "Path b", "Regex (?i).*\\.tmp", r"Regex (x)\1", r"Regex (y)\1"])
+    assert all(paths.matches(path) for path in (b"d/x.TMP", b"xx", b"yy"))
+    assert not any(paths.matches(path) for path in (b"A", b"B", b"xy", b"XX", b"x.tmp/y"))
+
+
 @pytest.mark.parametrize(
-    "spec", ["", "a", "Name", "Name  ", "name a", "Regex (", "Name [a", "Nam x"]
+    "spec",
+    ["", "a", "Regex a{99999999999}", "Name", "Name  ", "name a", "Regex (", "Name [a", "Nam x"],
 )
 def test_a_malformed_rule_is_named(spec):
     with pytest.raises(UsageError, match=r"malformed|unclosed") as caught:

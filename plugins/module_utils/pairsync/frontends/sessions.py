@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -61,10 +62,7 @@ def _run_here(spec: PairSpec, how: How, local: Local) -> int:
     emit, ask = _front_end(how)
 
     def connected() -> tuple[Replica, Replica]:
-        return (
-            connect(spec.a, local, batch=how.unattended),
-            connect(spec.b, local, batch=how.unattended),
-        )
+        return _connected(spec, local, batch=how.unattended)
 
     _end_on_signals(spec.policy.timeout)
     route = "direct" if spec.a.local or spec.b.local else "relay"
@@ -75,6 +73,16 @@ def _run_here(spec: PairSpec, how: How, local: Local) -> int:
     if run.error is not None and not how.events:
         sys.stderr.write(f"pairsync: {run.error.sentence()}\n")
     return exit_code(run)
+
+
+def _connected(spec: PairSpec, local: Local, *, batch: bool) -> tuple[Replica, Replica]:
+    a = connect(spec.a, local, batch=batch)
+    try:
+        return a, connect(spec.b, local, batch=batch)
+    except BaseException:
+        with contextlib.suppress(PairsyncError, OSError):
+            a.close()
+        raise
 
 
 def _front_end(how: How) -> tuple[Emit, Optional[Ask]]:
@@ -171,9 +179,7 @@ def _end_on_signals(timeout: int) -> None:
 def forget(spec: PairSpec, local: Local, *, batch: bool) -> None:
     """Drop what a pair agreed on, on both hosts, and say so. Raises PairsyncError."""
     batch = batch or not sys.stdin.isatty()
-    found = forget_pair(
-        spec, connect(spec.a, local, batch=batch), connect(spec.b, local, batch=batch)
-    )
+    found = forget_pair(spec, *_connected(spec, local, batch=batch))
     what = "forgotten; the next sync deletes nothing" if found else "not known"
     sys.stdout.write(f"the pair {spec.a.display} and {spec.b.display} is {what}\n")
 
@@ -186,6 +192,14 @@ def renew(root: str) -> None:
         raise PairsyncError(
             "root_missing", f"{root} cannot be opened: {error.strerror}", "check the path"
         ) from error
-    state.renew(root_fd, guard.file_system(root_fd))
-    fsops.close(root_fd)
+    try:
+        state.renew(root_fd, guard.file_system(root_fd))
+    except OSError as error:
+        raise PairsyncError(
+            "root_identity",
+            f"{root}/.pairsync cannot be written: {error.strerror}",
+            "make it writable, or run as the user who syncs it",
+        ) from error
+    finally:
+        fsops.close(root_fd)
     sys.stdout.write(f"{root} has a new id; the next sync of each of its pairs deletes nothing\n")

@@ -24,7 +24,15 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
     roots = [os.path.abspath(named)] if named and os.path.isdir(named) else known_roots(state_home)
     pairs: list[dict[str, Any]] = []
     for root in roots:
-        for status in read_status(root):
+        try:
+            found = read_status(root)
+        except PairsyncError as error:
+            if named:
+                raise
+            # One root that cannot be read hides no other.
+            sys.stderr.write(f"pairsync: {error.sentence()}\n")
+            continue
+        for status in found:
             pair = status.get("pair", {})
             if named and not os.path.isdir(named) and not str(pair.get("id", "")).startswith(named):
                 continue

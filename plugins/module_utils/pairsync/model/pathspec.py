@@ -30,10 +30,11 @@ class PathSet:
         names: set[bytes] = set()
         patterns: list[str] = []
         name_patterns: list[str] = []
+        expressions: list[re.Pattern[bytes]] = []
         for spec in self.specs:
             form, body = _parse(spec)
             if form == "Regex":
-                patterns.append(f"(?:{_checked(body, spec)})")
+                expressions.append(_expression(body, spec))
                 continue
             for glob in _alternatives(body, spec):
                 if form == "Name" and not re.search(r"[*?\[\\]", glob):
@@ -46,6 +47,8 @@ class PathSet:
         self._names = frozenset(names)
         self._name_pattern = _compiled(name_patterns)
         self._pattern = _compiled(patterns)
+        # Each on its own: its flags and group numbers are those its author counted.
+        self._expressions = tuple(expressions)
 
     def __bool__(self) -> bool:
         return bool(self.specs)
@@ -57,7 +60,9 @@ class PathSet:
             return True
         if self._name_pattern is not None and self._name_pattern.fullmatch(name):
             return True
-        return self._pattern is not None and self._pattern.fullmatch(path) is not None
+        if self._pattern is not None and self._pattern.fullmatch(path):
+            return True
+        return any(one.fullmatch(path) for one in self._expressions)
 
 
 def _compiled(patterns: list[str]) -> Optional[re.Pattern[bytes]]:
@@ -74,12 +79,11 @@ def _parse(spec: str) -> tuple[str, str]:
     return form, body.strip()
 
 
-def _checked(pattern: str, spec: str) -> str:
+def _expression(pattern: str, spec: str) -> re.Pattern[bytes]:
     try:
-        re.compile(pattern.encode("utf-8", "surrogateescape"))
-    except re.error as error:
+        return re.compile(pattern.encode("utf-8", "surrogateescape"), re.DOTALL)
+    except (re.error, OverflowError, RecursionError, ValueError) as error:
         raise UsageError(f"the path specification {spec!r} is malformed: {error}", _NEXT) from error
-    return pattern
 
 
 def _alternatives(glob: str, spec: str) -> list[str]:
@@ -144,4 +148,6 @@ def _glob(glob: str, spec: str) -> str:
         else:
             out.append(re.escape(char))
         index += 1
-    return _checked("".join(out), spec)
+    pattern = "".join(out)
+    _expression(pattern, spec)
+    return pattern

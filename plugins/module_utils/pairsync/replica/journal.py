@@ -12,6 +12,8 @@ import secrets
 from typing import Any, Optional
 
 from ..model.entry import STATE_NAME
+from ..model.errors import PairsyncError
+from ..model.report import display
 from . import fsops, state
 from .base import NAME as BASE_NAME
 from .interface import Peer
@@ -141,14 +143,29 @@ def known_roots(state_home: str) -> list[str]:
 
 
 def read_status(root: str) -> list[dict[str, Any]]:
-    """The status of every pair that a root is in."""
+    """The status of every pair that a root is in.
+
+    Raises PairsyncError when the root is there, but another user's.
+    """
     pairs = os.path.join(os.fsencode(root), STATE_NAME, b"pairs")
+    try:
+        names = sorted(os.listdir(pairs))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        shown = display(os.fsencode(root))
+        raise PairsyncError(
+            "root_identity",
+            f"{shown}/.pairsync cannot be read: {error.strerror}",
+            "run as the user who syncs it",
+        ) from error
     found = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for name in sorted(os.listdir(pairs)):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(os.path.join(pairs, name, b"status.json"), encoding="utf-8") as stream,
-            ):
-                found.append(json.load(stream))
+    for name in names:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(os.path.join(pairs, name, b"status.json"), encoding="utf-8") as stream,
+        ):
+            status = json.load(stream)
+            if isinstance(status, dict):
+                found.append(status)
     return found
