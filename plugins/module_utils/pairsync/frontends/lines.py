@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..model.plan import A_TO_B, B_TO_A, CONFLICT, ERROR, MERGE
+
 MOST_LINES = 1000
 
 _WORDS = {
@@ -22,8 +24,8 @@ _WORDS = {
     ("changed", "symlink"): "chgd lnk",
     ("unchanged", "file"): "",
 }
-_ARROWS = {"a->b": "---->", "b->a": "<----", "merge": "<-M->", "error": "error"}
-_TURNED = {"a->b": "====>", "b->a": "<====", "merge": "<=M=>", "error": "error"}
+_ARROWS = {A_TO_B: "---->", B_TO_A: "<----", MERGE: "<-M->", ERROR: "error"}
+_TURNED = {A_TO_B: "====>", B_TO_A: "<====", MERGE: "<=M=>", ERROR: "error"}
 
 
 def header(labels: Mapping[str, str]) -> str:
@@ -92,10 +94,6 @@ def _same_way(item: Mapping[str, Any], top: Mapping[str, Any]) -> bool:
 
 def reason_line(item: Mapping[str, Any]) -> str:
     """An item that was not done, and why."""
-    words = {"failed": "failed", "held": "held", "skipped": "skipped"}
-    if item["decision"] == "conflict":
-        word = "conflict"
-    else:
-        word = words.get(item["result"], item["result"])
+    word = CONFLICT if item["decision"] == CONFLICT else item["result"]
     reason = f" ({item['reason']})" if item.get("reason") else ""
     return f"  {word}: {item['path']}{reason}"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Optional, TextIO, Union
 
 from ..model.errors import UsageError
+from ..model.plan import A_TO_B, B_TO_A, DONE, EQUAL, FAILED, HELD, MERGE, SKIPPED
 from ..model.report import Outcome, item_json
 from ..session.events import Event, PlanItem, Result
 from .lines import header, plan_lines, reason_line
@@ -37,7 +38,7 @@ class Terminal:
         if isinstance(event, PlanItem):
             self._items.append(event.outcome)
         elif isinstance(event, Result):
-            if event.outcome.result != "done":
+            if event.outcome.result != DONE:
                 self._undone.append(event.outcome)
         else:
             self.handle(event.as_json())
@@ -48,7 +49,7 @@ class Terminal:
         if name == "item":
             self._items.append(event)
         elif name == "result":
-            if event["result"] != "done":
+            if event["result"] != DONE:
                 self._undone.append(event)
         elif name == "plan":
             self._plan(event)
@@ -132,13 +133,13 @@ def ending(report: Mapping[str, Any]) -> str:
     moved = 0
     for decision, results in report["counts"].items():
         for result, number in results.items():
-            if decision in ("a->b", "b->a", "merge") and result == "done":
+            if decision in (A_TO_B, B_TO_A, MERGE) and result == DONE:
                 moved += number
-            elif decision != "equal":
+            elif decision != EQUAL:
                 totals[result] = totals.get(result, 0) + number
-    skipped, failed = totals.get("skipped", 0) + totals.get("held", 0), totals.get("failed", 0)
+    skipped, failed = totals.get(SKIPPED, 0) + totals.get(HELD, 0), totals.get(FAILED, 0)
     if not moved and not skipped and not failed:
-        if report["counts"].get("equal"):
+        if report["counts"].get(EQUAL):
             return (
                 "Nothing to do: replicas have been changed only in identical ways since last sync."
             )
