@@ -87,7 +87,9 @@ def plan(
 ) -> list[Item]:
     """The decided items of a session over two mini trees; no base at all is a first sync."""
     items, _ = items_of(base, a, b)
-    return decide(items, policy or Policy(), first=not base, interactive=interactive)
+    return decide(
+        items, policy or Policy(), covers=lambda path: bool(base), interactive=interactive
+    )
 
 
 def told(items: Iterable[Item]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from pairsync.replica.base import Base
 from pairsync.replica.digest import digest_bytes
 from pairsync.replica.interface import Replica
 from pairsync.replica.local import LocalReplica
+from pairsync.session.events import Ask
 from pairsync.session.run import Options, run_session
 from pairsync.wire.frames import FrameReader, FrameWriter
 from pairsync.wire.handshake import await_agent, greet
@@ -201,8 +202,10 @@ class Pair:
     def roots(self) -> tuple[Path, Path]:
         return self.a, self.b
 
-    def sync(self, *, dry_run: bool = False, confirm: str = "", **policy: Any) -> Result:
-        """One session in batch; policy: fields of Policy."""
+    def sync(
+        self, *, dry_run: bool = False, confirm: str = "", ask: Ask | None = None, **policy: Any
+    ) -> Result:
+        """One session, in batch unless somebody is asked; policy: fields of Policy."""
         spec = PairSpec(
             ReplicaSpec("a", str(self.a), local=True),
             ReplicaSpec("b", str(self.b), local=True),
@@ -210,7 +213,7 @@ class Pair:
         )
         events: list[Any] = []
         options = Options(dry_run=dry_run, confirm=confirm)
-        run = run_session(spec, self.connect, options, events.append)
+        run = run_session(spec, self.connect, options, events.append, ask)
         return Result(run, report_json(run), events)
 
     def base_files(self, root: Path) -> list[Path]:

@@ -435,4 +435,4 @@ def test_decisions_are_final(history):
     for mode in MODES:
         policy = Policy(mode=mode)
         items = plan(base, a, b, policy)
-        assert decide(items, policy, first=not base, interactive=False) == items
+        assert decide(items, policy, covers=lambda path: bool(base), interactive=False) == items

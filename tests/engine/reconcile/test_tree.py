@@ -189,7 +189,7 @@ def test_what_b_did_is_a_note_for_a_push():
 def test_a_confirmed_first_mirror_deletes_the_surplus():
     items, _ = items_of({}, FX, {"f": Y, "g": Z})
     policy = Policy(mode="mirror")
-    decided = decide(items, policy, first=True, interactive=False, confirmed=True)
+    decided = decide(items, policy, covers=lambda path: False, interactive=False, confirmed=True)
     assert told(decided) == {"f": "a->b", "g": "a->b"}
 
 
@@ -204,7 +204,7 @@ def by_time(prefer, a: Entry | None, b: Entry | None, offset_s=0, uncertainty_s=
     decided = decide(
         items,
         Policy(prefer=prefer),
-        first=False,
+        covers=lambda path: True,
         interactive=False,
         clock_offset_ns=offset_s * 10**9,
         clock_uncertainty_ns=int(uncertainty_s * 10**9),

@@ -9,6 +9,7 @@ import itertools
 
 import pytest
 
+from pairsync.model.coverage import Coverage
 from pairsync.replica.interface import BaseState
 from pairsync.session.opening import pair_id, settle_bases
 
@@ -47,7 +48,24 @@ TABLE = [
 
 @pytest.mark.parametrize("a, b, verbs, commit, state", TABLE)
 def test_settling(a, b, verbs, commit, state):
-    assert settle_bases(a, b) == (*verbs, commit, state)
+    assert settle_bases(a, b)[:4] == (*verbs, commit, state)
+
+
+def test_one_id_with_other_rows_is_not_the_same_commit():
+    a = BaseState("1", "2", 7, current_sum="x", pending_sum="y")
+    b = BaseState("1", "2", 7, current_sum="x", pending_sum="z")
+    assert settle_bases(a, b)[:4] == ("drop", "drop", "1", "ok")
+    assert settle_bases(a._replace(pending=""), b._replace(pending="", current_sum="w")).state == (
+        "degraded"
+    )
+
+
+def test_coverage_is_that_of_the_commit_that_is_current_then():
+    then, now = Coverage(paths=("sub",)), Coverage()
+    a = BaseState("1", "2", 7, coverage=then.text(), pending_coverage=now.text())
+    b = BaseState("2", "", 7, coverage=now.text())
+    assert settle_bases(a, b).coverage == now
+    assert settle_bases(a, BaseState("1", coverage=then.text())).coverage == then
 
 
 def test_settling_is_symmetric_and_agrees_on_one_commit():

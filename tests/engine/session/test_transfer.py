@@ -68,7 +68,7 @@ def test_both_sides_record_the_same(history, results, policy):
     base, a, b = history
     items = plan(base, a, b, policy)
     ways = carried_out(items, results)
-    for_a, for_b = recording(items, ways, "commit")
+    for_a, for_b = recording(items, ways, "commit", [], "")
     on_b, on_a = (
         [(action, way.done[action.number]) for action in way.actions] for way in ways
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_what_failed_keeps_its_base(history, results):
     base, a, b = history
     items = plan(base, a, b)
     ways = carried_out(items, results)
-    for_a, _ = recording(items, ways, "commit")
+    for_a, _ = recording(items, ways, "commit", [], "")
     explicit = dict(for_a.rows)
     for way in ways:
         for action in way.actions:

@@ -19,7 +19,7 @@ def decide(
     items: list[Item],
     policy: Policy,
     *,
-    first: bool,
+    covers: Callable[[bytes], bool],
     interactive: bool,
     confirmed: bool = False,
     clock_offset_ns: int = 0,
@@ -27,7 +27,8 @@ def decide(
 ) -> list[Item]:
     """Apply a policy to recommendations.
 
-    first: there is no base, so nothing may be deleted. interactive: a person will be asked, so
+    covers: tells whether the base can speak for a path; where it cannot, nothing may be deleted.
+    interactive: a person will be asked, so
     recommendations that batch runs leave alone are offered. confirmed: this very plan was
     approved by its digest. clock_offset_ns: b's clock minus a's, in nanoseconds, known to
     within clock_uncertainty_ns.
@@ -45,7 +46,7 @@ def decide(
             # No preference decides over what is unknown.
             decided.append(item)
         elif policy.mode == "mirror":
-            decided.append(_mirror(item, policy, newer, first=first, confirmed=confirmed))
+            decided.append(_mirror(item, policy, newer, covers=covers, confirmed=confirmed))
         elif policy.mode == "push":
             decided.append(_push(item, policy, newer, interactive=interactive))
         else:
@@ -72,16 +73,22 @@ def _never_synced_props(item: Item) -> bool:
 
 
 def _mirror(
-    item: Item, policy: Policy, newer: Callable[[Item], str], *, first: bool, confirmed: bool
+    item: Item,
+    policy: Policy,
+    newer: Callable[[Item], str],
+    *,
+    covers: Callable[[bytes], bool],
+    confirmed: bool,
 ) -> Item:
-    """B becomes a copy of a; without a base, surplus and unequal contents wait for a person."""
+    """B becomes a copy of a; surplus and unequal contents never synced wait for a person."""
     if item.decision in (EQUAL, SKIP):
         return item
-    if item.decision == B_TO_A and item.parts[0].a is None and first and not confirmed:
+    never = item.parts[0].base is None and not covers(item.path)
+    if item.decision == B_TO_A and item.parts[0].a is None and never and not confirmed:
         return item._replace(
             recommendation=A_TO_B, decision=SKIP, reason="only on b, and never synced before"
         )
-    if item.decision == CONFLICT and first and not confirmed:
+    if item.decision == CONFLICT and never and not confirmed:
         return _preferred(item._replace(recommendation=A_TO_B), policy, newer)
     return item._replace(recommendation=A_TO_B, decision=A_TO_B)
 

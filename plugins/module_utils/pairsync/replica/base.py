@@ -35,12 +35,20 @@ _MODULUS = 1 << 256
 
 @dataclass(frozen=True)
 class Commits:
-    """Where a base stands. rows: entries it holds; sound: its checksum agrees with its rows."""
+    """Where a base stands.
+
+    rows: entries it holds. sound: its checksum agrees with its rows. coverage: what the sessions
+    that made it looked at (see model/coverage.py). *_sum: checksums of the two commits.
+    """
 
     current: str
     pending: str
     rows: int
     sound: bool
+    coverage: str
+    current_sum: str
+    pending_sum: str
+    pending_coverage: str
 
 
 class Base:
@@ -68,7 +76,14 @@ class Base:
         """Ids of the current and the pending commit, "" where there is none."""
         meta = self._meta
         return Commits(
-            meta.get("current", ""), meta.get("pending", ""), int(meta.get("rows", "0")), self.sound
+            current=meta.get("current", ""),
+            pending=meta.get("pending", ""),
+            rows=int(meta.get("rows", "0")),
+            sound=self.sound,
+            coverage=meta.get("coverage", ""),
+            current_sum=meta.get("checksum", ""),
+            pending_sum=meta.get("pending_checksum", ""),
+            pending_coverage=meta.get("pending_coverage", ""),
         )
 
     def directories(self) -> Iterable[bytes]:
@@ -96,7 +111,9 @@ class Base:
         """A directory's packed entries, as the pending commit has them if there is one."""
         return self._pending.get(directory, self._rows.get(directory)) or b""
 
-    def write_pending(self, commit: str, rows: Iterable[tuple[bytes, Optional[Entry]]]) -> str:
+    def write_pending(
+        self, commit: str, rows: Iterable[tuple[bytes, Optional[Entry]]], coverage: str = ""
+    ) -> str:
         """Write a commit that is not valid yet, durably; return the checksum it will have."""
         changed = self._changed_directories(rows)
         total, count = self._sum, int(self._meta.get("rows", "0"))
@@ -114,7 +131,12 @@ class Base:
             self._database.execute("DELETE FROM pending")
             self._database.executemany("INSERT INTO pending VALUES (?, ?)", list(changed.items()))
             self._write_meta(
-                {"pending": commit, "pending_checksum": checksum, "pending_rows": str(count)}
+                {
+                    "pending": commit,
+                    "pending_checksum": checksum,
+                    "pending_rows": str(count),
+                    "pending_coverage": coverage,
+                }
             )
         return checksum
 
@@ -137,8 +159,16 @@ class Base:
                     "pending": "",
                     "checksum": meta["pending_checksum"],
                     "rows": meta["pending_rows"],
+                    "coverage": meta["pending_coverage"],
                 }
             )
+        self._apply(rows)
+
+    def preview(self) -> None:
+        """Look like after promote(), without writing anything: for a dry run."""
+        self._apply(dict(self._database.execute("SELECT path, data FROM pending")))
+
+    def _apply(self, rows: dict[bytes, Optional[bytes]]) -> None:
         for path, data in rows.items():
             old = self._rows.pop(path, None)
             if old is not None:
@@ -213,7 +243,10 @@ class _Transaction:
         self._database.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._database.execute("ROLLBACK" if kind is not None else "COMMIT")
+        if kind is None:
+            self._database.execute("COMMIT")
+        elif self._database.in_transaction:  # SQLite itself rolls back when the disk is full
+            self._database.execute("ROLLBACK")
 
 
 def _row_sum(path: bytes, data: bytes) -> int:

@@ -49,6 +49,8 @@ def _opened(state_fd: int) -> Iterator[sqlite3.Connection]:
     try:
         database = store.connect(state_fd, NAME, _SCHEMA, durable=False)
         database.execute("SELECT count(*) FROM directories").fetchone()
+    except sqlite3.OperationalError:
+        raise  # the system's fault, not the file's
     except sqlite3.DatabaseError:
         for name in (NAME, f"{NAME}-journal"):
             with contextlib.suppress(FileNotFoundError):

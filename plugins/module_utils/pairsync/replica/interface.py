@@ -64,12 +64,16 @@ class Beginning(NamedTuple):
 
 
 class BaseState(NamedTuple):
-    """What a replica remembers of the pair. sound: False when its base is damaged."""
+    """What a replica remembers of the pair: the fields of base.Commits."""
 
-    current: str
-    pending: str
-    rows: int
-    sound: bool
+    current: str = ""
+    pending: str = ""
+    rows: int = 0
+    sound: bool = True
+    coverage: str = ""
+    current_sum: str = ""
+    pending_sum: str = ""
+    pending_coverage: str = ""
 
 
 class Scanned(NamedTuple):
@@ -87,12 +91,14 @@ class Recording(NamedTuple):
     A replica records its own changes and what it received, except: keep, paths of its own
     changes that are not agreed on; leave, numbers of received actions that are not recorded as
     they stand. rows: explicit base rows, which win over both.
+    coverage: what the base can speak for afterwards (see model/coverage.py).
     """
 
     commit: str
     rows: list[tuple[bytes, Optional[Entry]]]
     keep: list[bytes]
     leave: list[int]
+    coverage: str = ""
 
 
 class Replica(Protocol):
@@ -150,5 +156,8 @@ class Replica(Protocol):
     def forget(self, pair_id: str) -> bool:
         """Set the base of a pair aside; tell whether there was one."""
 
+    def interrupt(self) -> None:
+        """Let what runs in another thread end as soon as that is safe."""
+
     def close(self) -> None:
-        """Let go of everything, whatever happened before."""
+        """Let go of everything, whatever happened before; no other thread may be at work."""

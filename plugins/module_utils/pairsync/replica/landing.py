@@ -307,6 +307,7 @@ class Landing:
         """Run one step of an action that has no result yet; tell whether it was done."""
         if action.number in self.results:
             return False
+        self._ground.beat()
         try:
             swapped = step(action)
         except OSError as error:

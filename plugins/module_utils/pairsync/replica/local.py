@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
@@ -67,6 +68,7 @@ class LocalReplica:
         self._trusted: dict[bytes, Listing] = {}  # of directories the index did not know
         self._results: dict[int, Done] = {}
         self._lookup = Lookup({})
+        self._interrupted = False
         self.weak = False
 
     @property
@@ -119,6 +121,8 @@ class LocalReplica:
                 ) from error
             self._root_fd = fsops.open_root(self._path)
             self._tree = Tree(fsops.duplicate(self._root_fd))
+        if self._state is None:
+            self._state = state.find(self._root_fd)  # both hosts may see one file system
         if self._state is None:
             try:
                 self._state = state.create(self._root_fd, guard.file_system(self._root_fd))
@@ -201,19 +205,20 @@ class LocalReplica:
             guard.mounts_below(self._root_fd) if self._root_fd >= 0 else frozenset(),
         )
         if self._state is None:
-            return BaseState("", "", 0, True)
+            return BaseState()
         pair = beginning.pair_id.encode("ascii")
         if beginning.dry_run and not journal.has_pair(self._state, pair):
-            return BaseState("", "", 0, True)
+            return BaseState()
         self._pair_fd = self._state.directory(b"pairs", pair)
         what = f"the pair {beginning.label} and {beginning.peer.label}"
         self._lock = PairLock(self._pair_fd, what, policy.lock_wait)
         try:
             self._base = Base(self._pair_fd, beginning.pair_id)
+        except sqlite3.OperationalError:
+            raise  # the system's fault, not the file's: the base stays as it is
         except sqlite3.DatabaseError:
-            return BaseState("", "", 0, False)
-        commits = self._base.commits
-        return BaseState(commits.current, commits.pending, commits.rows, commits.sound)
+            return BaseState(sound=False)
+        return BaseState(*astuple(self._base.commits))
 
     def scan(self, base: str) -> Scanned:
         """Settle the base as the session says, and compare the root with it."""
@@ -225,7 +230,8 @@ class LocalReplica:
         known = Index()
         if self._state is not None:
             self._before_ns = self._probe()
-            known = index.load(self._state.fd, self._in_session().pair_id)
+            with self._root_locked():
+                known = index.load(self._state.fd, self._in_session().pair_id)
         try:
             self._scan = scan(self._root_fd, self._rules, self._base, known, self._beat)
         except OSError as error:
@@ -250,9 +256,12 @@ class LocalReplica:
                 journal.set_aside(self._pair_fd)
                 self._base = Base(self._pair_fd, beginning.pair_id)
             return
-        if self._base is None or beginning.dry_run:
+        if self._base is None:
             return
-        if verb == "promote":
+        if beginning.dry_run:
+            if verb == "promote":
+                self._base.preview()
+        elif verb == "promote":
             self._base.promote()
         elif verb == "drop":
             self._base.drop_pending()
@@ -415,13 +424,17 @@ class LocalReplica:
         rows.update(others)
         with self._root_locked():
             outcome.make_durable(_needed(self._tree), rows)
-            checksum = base.write_pending(recording.commit, sorted(rows.items()))
+            checksum = base.write_pending(
+                recording.commit, sorted(rows.items()), recording.coverage
+            )
             changed, gone = outcome.listings(
                 self._scan.listings, self._landed, self._learned, self._before_ns
             )
-            touched = {parent_of(path) for path in rows} & self._trusted.keys()
-            settled = {path: self._trusted[path] for path in touched} | changed
-            agreed = outcome.marks(settled, base, set(recording.keep))
+            agreed = {}
+            if not self._rules.paths:  # what lies outside of them was not compared
+                touched = {parent_of(path) for path in rows} & self._trusted.keys()
+                settled = {path: self._trusted[path] for path in touched} | changed
+                agreed = outcome.marks(settled, base, set(recording.keep))
             index.save(held.fd, self._in_session().pair_id, Index(changed, agreed), gone)
         return checksum
 
@@ -437,15 +450,16 @@ class LocalReplica:
         """Keep the session's status, and its report where one is given."""
         if self._state is None or self._pair_fd < 0 or self._in_session().dry_run:
             return
-        if self._backup is not None and self._backup.kept:
-            self._backup.close()
-            prune(self._state, self._in_session().policy.backup, time.time())
         journal.write_status(self._pair_fd, status)
         journal.write_log(self._state, self._in_session().run, report)
         if self._state_home:
             journal.remember_root(
                 self._state_home, self._state.replica_id, fsops.real_path(self._root_fd)
             )
+        if self._backup is not None and self._backup.kept:
+            self._backup.close()
+            with self._root_locked():
+                prune(self._state, self._in_session().policy.backup, time.time())
 
     def forget(self, pair_id: str) -> bool:
         """Set the base of a pair aside; tell whether there was one."""
@@ -458,6 +472,10 @@ class LocalReplica:
         finally:
             lock.close()
             fsops.close(pair_fd)
+
+    def interrupt(self) -> None:
+        """Let the step that runs in another thread be the last one."""
+        self._interrupted = True
 
     def close(self) -> None:
         """Let go of everything, whatever happened before; what was staged and not used goes."""
@@ -487,6 +505,12 @@ class LocalReplica:
         return root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait)
 
     def _beat(self, __: int = 0) -> None:
+        if self._interrupted:
+            raise PairsyncError(
+                "interrupted",
+                "the session was interrupted",
+                "run the same command again; it goes on where it stopped",
+            )
         if self._lock is not None:
             self._lock.beat()
 

@@ -13,16 +13,21 @@ from typing import Any, Callable, Optional, TypeVar
 T = TypeVar("T")
 U = TypeVar("U")
 
-_PATIENCE_SECONDS = 5.0  # for the other one to stop, when one has failed
+_PATIENCE_SECONDS = 60.0  # for a step that hangs in a system call
 
 _Answer = tuple[int, Any, Optional[BaseException]]
 
 
-def both(on_a: Callable[[], T], on_b: Callable[[], U], stop: Callable[[], None]) -> tuple[T, U]:
+def both(
+    on_a: Callable[[], T],
+    on_b: Callable[[], U],
+    stop: Callable[[], None],
+    abandon: Callable[[], None],
+) -> tuple[T, U]:
     """Run both and return both results; raise the first error.
 
-    stop asks the other one to end when one has failed, or when this is interrupted. A thread
-    that does not end then (it waits for a host) does not keep the process from ending.
+    stop asks the other one to end when one has failed, or when this is interrupted. abandon is
+    called when it does not end: what it works on must be left alone then.
     """
     answers: queue.Queue[_Answer] = queue.Queue()
 
@@ -52,5 +57,7 @@ def both(on_a: Callable[[], T], on_b: Callable[[], U], stop: Callable[[], None])
                 left -= 1
             except queue.Empty:
                 continue
+        if left:
+            abandon()
         raise
     return results[0], results[1]

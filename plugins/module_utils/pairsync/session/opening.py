@@ -12,6 +12,7 @@ import hashlib
 import secrets
 from typing import NamedTuple
 
+from ..model.coverage import NOTHING, Coverage, parse_coverage
 from ..model.errors import PairsyncError
 from ..model.spec import PairSpec, ReplicaSpec
 from ..replica.interface import BaseState, Opened, Replica
@@ -24,6 +25,7 @@ class Bases(NamedTuple):
     verb_b: str
     commit: str
     state: str
+    coverage: Coverage = NOTHING
 
 
 def pair_id(one: str, other: str) -> str:
@@ -117,16 +119,32 @@ def settle_bases(a: BaseState, b: BaseState) -> Bases:
     """Decide what to do with pending commits, and whether the bases belong together."""
     if not (a.sound and b.sound):
         return Bases("reset", "reset", "", "degraded")
-    verb_a, current_a = _settled(a, b)
-    verb_b, current_b = _settled(b, a)
-    if current_a != current_b:
+    verb_a, commit_a = _settled(a, b)
+    verb_b, commit_b = _settled(b, a)
+    if commit_a != commit_b:
         return Bases("reset", "reset", "", "degraded")
-    return Bases(verb_a, verb_b, current_a, "ok" if current_a else "first")
+    if not commit_a.id:
+        return Bases(verb_a, verb_b, "", "first")
+    return Bases(verb_a, verb_b, commit_a.id, "ok", parse_coverage(commit_a.coverage))
 
 
-def _settled(one: BaseState, other: BaseState) -> tuple[str, str]:
-    if not one.pending:
-        return "keep", one.current
-    if one.pending in (other.pending, other.current):
-        return "promote", one.pending
-    return "drop", one.current
+class _Commit(NamedTuple):
+    """A commit as one replica has it: with other rows, one id is not the same commit."""
+
+    id: str = ""
+    checksum: str = ""
+    coverage: str = ""
+
+
+def _settled(one: BaseState, other: BaseState) -> tuple[str, _Commit]:
+    """What to do with one's pending commit, and the commit that is current then."""
+    current, pending = _commits(one)
+    if not pending.id:
+        return "keep", current
+    return ("promote", pending) if pending in _commits(other) else ("drop", current)
+
+
+def _commits(state: BaseState) -> tuple[_Commit, _Commit]:
+    current = _Commit(state.current, state.current_sum, state.coverage)
+    pending = _Commit(state.pending, state.pending_sum, state.pending_coverage)
+    return current if current.id else _Commit(), pending if pending.id else _Commit()

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, TypeVar
 from .. import __version__
 from ..model.entry import DIR, FILE, Change, blocked
 from ..model.errors import EXIT_FATAL, PairsyncError
-from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, Item, plan_digest
+from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, PROPS, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
 from ..model.spec import PairSpec
 from ..reconcile.actions import Action, actions_of, too_many_deletions
@@ -111,11 +111,12 @@ def run_session(
     run.seconds = time.monotonic() - clock
     run.wire_bytes = sum(replica.wire_bytes for replica in replicas)
     report = report_json(run)
-    if session is not None:
-        session.end(report)
-    for replica in replicas:
-        with contextlib.suppress(PairsyncError, OSError):
-            replica.close()
+    if session is None or not session.abandoned:
+        if session is not None:
+            session.end(report)
+        for replica in replicas:
+            with contextlib.suppress(PairsyncError, OSError):
+                replica.close()
     emit(Finished(report))
     return run
 
@@ -138,6 +139,7 @@ class _Session:
         self.commit = ""
         self.begun = False
         self.stopped = False
+        self.abandoned = False  # a thread hangs in a step: its replica must not be touched
         self._moved = [0, 0, 0, 0]  # files, bytes, of files, of bytes
         self._shown = 0.0
 
@@ -172,9 +174,10 @@ class _Session:
                 )
                 self._note(f"{place.display} {verb}")
         if not self.options.dry_run:
-            opened = self._both(
-                lambda: opened[0] if opened[0].replica_id else self.a.create(),
-                lambda: opened[1] if opened[1].replica_id else self.b.create(),
+            # One after the other: both hosts may see one file system.
+            opened = (
+                opened[0] if opened[0].replica_id else self.a.create(),
+                opened[1] if opened[1].replica_id else self.b.create(),
             )
         for side, place, one, new in zip("ab", (spec.a, spec.b), opened, created):
             self.emit(
@@ -215,6 +218,7 @@ class _Session:
         bases = settle_bases(*states)
         self.rows = (states[0].rows, states[1].rows) if bases.state == "ok" else (0, 0)
         self.commit = bases.commit
+        self.coverage = bases.coverage
         run.base = bases.state
         if bases.state == "degraded":
             self._warn(
@@ -237,25 +241,26 @@ class _Session:
         first = bases.state != "ok"
         offset, uncertainty = self._clock_offset(opened)
 
-        def decided(*, confirmed: bool) -> list[Item]:
+        def decided(*, confirmed: bool, interactive: bool) -> list[Item]:
             return decide(
                 found,
                 self.spec.policy,
-                first=first,
-                interactive=self.ask is not None,
+                covers=self.coverage.covers,
+                interactive=interactive,
                 confirmed=confirmed,
                 clock_offset_ns=offset,
                 clock_uncertainty_ns=uncertainty,
             )
 
-        items = decided(confirmed=False)
+        # The digest is that of a batch run, so that what `plan` shows can be confirmed anywhere.
+        items = decided(confirmed=False, interactive=False)
         # Before the first sync there is no id: what `plan` showed must be what `sync` confirms.
         pair = self.run.pair_id if bases.commit else " ".join(f"{o.host}:{o.path}" for o in opened)
         digest = plan_digest(pair, (bases.commit, bases.commit), self.spec.policy.digest(), items)
         self.run.plan_digest = digest
         confirmed = self._confirmed(digest)
-        if confirmed:
-            items = decided(confirmed=True)
+        if confirmed or self.ask is not None:
+            items = decided(confirmed=confirmed, interactive=self.ask is not None)
         # Shown before the guards: a plan that a guard stops is one that a person has to see.
         self._show(items)
         if self.options.dry_run:
@@ -387,12 +392,16 @@ class _Session:
         self, items: list[Item], ways: tuple[Way, Way], scans: tuple[Scanned, Scanned], bases: Bases
     ) -> None:
         commit = secrets.token_hex(16)
-        for_a, for_b = recording(items, ways, commit)
+        coverage = self.coverage
+        if not any(self._left_out(item) for item in items):
+            coverage = coverage.after(self.spec.policy)
+        dropped = [path for found in scans for path in found.dropped]
+        for_a, for_b = recording(items, ways, commit, dropped, coverage.text())
         kept = set(for_a.keep)
         news = (
             not bases.commit
             or for_a.rows
-            or any(found.dropped for found in scans)
+            or coverage != self.coverage
             or any(
                 change.path not in kept and not blocked(change.after)
                 for found in scans
@@ -412,6 +421,12 @@ class _Session:
             )
         self._both(lambda: self.a.promote(commit), lambda: self.b.promote(commit))
         self.commit = commit
+
+    def _left_out(self, item: Item) -> bool:
+        """Contents that were never synced, and are not by this session."""
+        if item.decision in (A_TO_B, B_TO_A, EQUAL) or item.column == PROPS:
+            return False
+        return any(part.base is None and not self.coverage.covers(part.path) for part in item.parts)
 
     def _count(self, files: int, size: int) -> None:
         self._moved[0] += files
@@ -450,10 +465,15 @@ class _Session:
     # -- small things ---------------------------------------------------------------------------
 
     def _both(self, on_a: Callable[[], T], on_b: Callable[[], U]) -> tuple[T, U]:
-        return both(on_a, on_b, self._stop)
+        return both(on_a, on_b, self._stop, self._abandon)
 
     def _stop(self) -> None:
         self.stopped = True
+        self.a.interrupt()
+        self.b.interrupt()
+
+    def _abandon(self) -> None:
+        self.abandoned = True
 
     def _note(self, text: str) -> None:
         self.run.notes.append(text)

@@ -154,9 +154,14 @@ def planned(items: list[Item]) -> list[Outcome]:
     return [Outcome(item, "failed" if item.decision == ERROR else PLANNED) for item in items]
 
 
-def recording(items: list[Item], ways: tuple[Way, Way], commit: str) -> tuple[Recording, Recording]:
-    """What a and b have to record so that both bases become the same."""
-    rows: dict[bytes, Optional[Entry]] = {}
+def recording(
+    items: list[Item], ways: tuple[Way, Way], commit: str, dropped: list[bytes], coverage: str
+) -> tuple[Recording, Recording]:
+    """What a and b have to record so that both bases become the same.
+
+    dropped: base paths that either side found to be ignored now.
+    """
+    rows: dict[bytes, Optional[Entry]] = dict.fromkeys(dropped)
     keep: set[bytes] = set()
     leave: tuple[list[int], list[int]] = ([], [])  # received by b, received by a
     actions: dict[tuple[int, bytes], tuple[Action, Way]] = {
@@ -193,7 +198,10 @@ def recording(items: list[Item], ways: tuple[Way, Way], commit: str) -> tuple[Re
                 leave[0 if way.direction == A_TO_B else 1].append(action.number)
     explicit = list(rows.items())
     kept = sorted(keep)
-    return Recording(commit, explicit, kept, leave[1]), Recording(commit, explicit, kept, leave[0])
+    return (
+        Recording(commit, explicit, kept, leave[1], coverage),
+        Recording(commit, explicit, kept, leave[0], coverage),
+    )
 
 
 def _set(rows: dict[bytes, Optional[Entry]], path: bytes, row: Optional[Entry]) -> None:

@@ -319,8 +319,8 @@ def read_proof(reader: Reader) -> Proof:
 def encode_record(record: Record) -> bytes:
     """One record of a CONTENTS frame; a frame may hold any number of them."""
     if isinstance(record, Whole):
-        body = _proof(record.proof) + record.data
-        return _RECORD.pack(_WHOLE, record.number, len(body)) + body
+        length = _PROOF.size + len(record.data)
+        return _RECORD.pack(_WHOLE, record.number, length) + _proof(record.proof) + record.data
     if isinstance(record, Piece):
         return _RECORD.pack(_PIECE, record.number, len(record.data)) + record.data
     if isinstance(record, Begin):
@@ -338,9 +338,13 @@ def decode_records(payload: bytes, host: str) -> list[Record]:
     at = 0
     while at < len(payload):
         kind, number, length = reader.fields(_RECORD)
-        body = reader.raw(length)
         at += _RECORD.size + length
-        records.append(_record(kind, number, body, host))
+        if kind == _WHOLE and length >= _PROOF.size:
+            # Read where it lies: there may be hundreds of thousands of these.
+            proof = read_proof(reader)
+            records.append(Whole(number, proof, reader.raw(length - _PROOF.size)))
+        else:
+            records.append(_record(kind, number, reader.raw(length), host))
     return records
 
 
@@ -348,8 +352,6 @@ def _record(kind: int, number: int, body: bytes, host: str) -> Record:
     if kind == _PIECE:
         return Piece(number, body)
     inner = Reader(body, host)
-    if kind == _WHOLE:
-        return Whole(number, read_proof(inner), body[_PROOF.size :])
     if kind == _END and len(body) == _PROOF.size:
         return End(number, read_proof(inner))
     if kind == _BEGIN and len(body) == 8 and body[0] < 0x80:  # below MOST_SIZE

@@ -16,6 +16,7 @@ from ..replica.interface import BaseState, Beginning, Opened, Peer
 T = TypeVar("T")
 Tuple = TypeVar("Tuple", bound=NamedTuple)
 
+MOST_COVERAGE = 1 << 20  # characters: all ignore rules of a pair
 _MOST_TEXT = 8192
 
 
@@ -35,12 +36,14 @@ def decode(payload: bytes, host: str) -> dict[str, Any]:
     return value
 
 
-def field(value: Mapping[str, Any], key: str, kind: type[T], host: str) -> T:
-    """A field of the right type."""
+def field(
+    value: Mapping[str, Any], key: str, kind: type[T], host: str, most: int = _MOST_TEXT
+) -> T:
+    """A field of the right type; a text of at most so many characters."""
     found = value.get(key)
     if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
         raise ProtocolError(f"{host} sent a message in which `{key}` is missing or wrong", host)
-    if isinstance(found, str) and len(found) > _MOST_TEXT:
+    if isinstance(found, str) and len(found) > most:
         raise ProtocolError(f"{host} sent a message in which `{key}` is too long", host)
     return found
 
@@ -121,10 +124,14 @@ def _plain(name: str, host: str) -> None:
 def read_base_state(value: Mapping[str, Any], host: str) -> BaseState:
     """The reply to begin."""
     return BaseState(
-        field(value, "current", str, host),
-        field(value, "pending", str, host),
-        field(value, "rows", int, host),
-        field(value, "sound", bool, host),
+        current=field(value, "current", str, host),
+        pending=field(value, "pending", str, host),
+        rows=field(value, "rows", int, host),
+        sound=field(value, "sound", bool, host),
+        coverage=field(value, "coverage", str, host, MOST_COVERAGE),
+        current_sum=field(value, "current_sum", str, host),
+        pending_sum=field(value, "pending_sum", str, host),
+        pending_coverage=field(value, "pending_coverage", str, host, MOST_COVERAGE),
     )
 
 

@@ -150,7 +150,12 @@ class RemoteReplica:
         """See interface.Replica."""
         rows = codec.write_list(recording.rows, codec.write_row)
         data = rows + codec.write_list(recording.keep, codec.write_path)
-        arguments = {"commit": recording.commit, "rows": len(rows), "leave": recording.leave}
+        arguments = {
+            "commit": recording.commit,
+            "rows": len(rows),
+            "leave": recording.leave,
+            "coverage": recording.coverage,
+        }
         return messages.field(self._call("record", arguments, data)[0], "checksum", str, self._host)
 
     def promote(self, commit: str) -> None:
@@ -165,6 +170,12 @@ class RemoteReplica:
     def forget(self, pair_id: str) -> bool:
         """See interface.Replica."""
         return self._flag(self._call("forget", {"pair_id": pair_id})[0])
+
+    def interrupt(self) -> None:
+        """See interface.Replica: whoever waits for an answer gets an error instead."""
+        error = PairsyncError("interrupted", "the session was interrupted", "", self._host)
+        self._writer.fail(error)
+        self._break(error)
 
     def close(self) -> None:
         """See interface.Replica."""

@@ -223,6 +223,7 @@ class _Agent:
             codec.read_list(rows, _CLIENT, codec.read_row),
             codec.read_list(keep, _CLIENT, codec.read_path),
             leave,
+            messages.field(arguments, "coverage", str, _CLIENT, messages.MOST_COVERAGE),
         )
         return {"checksum": self._replica.record(recording)}, b""
 
