@@ -10,8 +10,9 @@ import os
 
 import pytest
 
-from pairsync.replica import fsops
-from tests.engine.trees import Pair, read_tree, write_tree
+from pairsync.replica import units
+from pairsync.replica.local import LocalReplica
+from tests.engine.trees import Pair, entries, read_tree, write_tree
 
 
 @pytest.fixture
@@ -80,3 +81,129 @@ def test_a_pointer_that_moves_during_the_scan_holds_deletions(local, before):
     assert local.sync().exit == 0
     assert not (local.b / "run/model-1/x").exists()
     assert (local.b / "run/checkpoint").read_text() == "2"
+
+
+# -- what is known of what landed -----------------------------------------------------------------
+
+
+def other_file(path):
+    """Replace a file as `mv` does, by an older one of the same size."""
+
+    def act():
+        size = path.stat().st_size
+        other = path.with_name("other")
+        other.write_bytes(b"L" * size)
+        os.utime(other, (1_000_000_000, 1_000_000_000))
+        other.rename(path)
+
+    return act
+
+
+@pytest.mark.parametrize("name", ["new", "f"])
+def test_a_file_replaced_right_after_it_landed_is_seen_next_time(local, before, name):
+    write_tree(local.a, {"f": "first"})
+    assert local.sync().exit == 0
+    write_tree(local.a, {name: "from a"})
+    os.utime(local.a / name, (1_200_000_000, 1_200_000_000))
+    landed = local.b / name
+
+    def is_there(_, called):
+        return called == name.encode() and landed.exists() and landed.read_text() == "from a"
+
+    before("lstat", other_file(landed), when=is_there)
+    assert local.sync().exit == 0
+    assert landed.read_text() == "LLLLLL"
+    assert local.sync().exit == 0
+    assert (local.a / name).read_text() == "LLLLLL"
+
+
+def test_permissions_come_without_what_is_not_synced(local):
+    write_tree(local.a, {"f": "text", "d": None})
+    assert local.sync().exit == 0
+    (local.a / "f").chmod(0o750)
+    (local.a / "d").chmod(0o750)
+    (local.b / "f").chmod(0o4644)
+    (local.b / "d").chmod(0o3755)
+    assert local.sync().exit == 0
+    assert (local.b / "f").stat().st_mode & 0o7777 == 0o4750
+    assert (local.b / "d").stat().st_mode & 0o7777 == 0o3750
+
+
+# -- large directories ----------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_filled_where_it_lies_has_its_permissions_at_once(
+    local, before, monkeypatch
+):
+    monkeypatch.setattr(units, "MOST_ENTRIES", 2)
+    write_tree(local.a, {"big/1": "1", "big/2": "2", "big/3": "3"})
+    (local.a / "big").chmod(0o575)
+    seen = []
+    before("rename_noreplace", lambda: seen.append((local.b / "big").stat().st_mode & 0o777))
+    assert local.sync().exit == 0
+    assert seen == [0o775]
+    assert entries(local.b) == entries(local.a)
+
+
+def test_a_large_directory_that_appears_meanwhile_is_joined(local, before, monkeypatch):
+    monkeypatch.setattr(units, "MOST_ENTRIES", 2)
+    write_tree(local.a, {"big/1": "1", "big/2": "2", "big/3": "3"})
+    before(
+        "make_dir",
+        lambda: write_tree(local.b, {"big/late": "late"}),
+        when=lambda _, name, *__: name == b"big",
+    )
+    assert local.sync().exit == 0
+    assert set(read_tree(local.b)) == {"big", "big/1", "big/2", "big/3", "big/late"}
+    assert local.sync().exit == 0
+    assert read_tree(local.a) == read_tree(local.b)
+
+
+# -- one file's trouble ---------------------------------------------------------------------------
+
+LARGE = bytes(3 << 20)
+
+
+@pytest.mark.parametrize("call", ["create_file", "write"])
+def test_a_large_file_that_cannot_be_written_fails_alone(local, failing, call):
+    write_tree(local.a, {"large": LARGE, "small": "1", "d/large": LARGE, "d/small": "2"})
+
+    def of_large(_, what, *__):
+        return len(what) > 1000 if call == "write" else what in (b"f3", b"large")
+
+    failing(call, errno.EFBIG, of_large)
+    result = local.sync()
+    assert result.exit == 2
+    assert result.items["large"][1] == "failed"
+    assert result.items["d/large"][1] == "failed"
+    assert set(read_tree(local.b)) == {"d", "d/small", "small"}
+
+
+@pytest.mark.parametrize("top", ["", "new/"])
+def test_a_name_that_cannot_be_stored_fails_with_what_is_below_it(local, failing, top):
+    write_tree(local.a, {f"{top}odd/d/large": LARGE, f"{top}odd/small": "1", f"{top}z/fine": "2"})
+    failing("make_dir", errno.EINVAL, lambda _, name, *__: name == (b"odd" if top else b"u0"))
+    result = local.sync()
+    assert result.exit == 2
+    failed = {path for path, (__, became) in result.items.items() if became == "failed"}
+    assert failed == {f"{top}odd{below}" for below in ("", "/d", "/d/large", "/small")}
+    assert read_tree(local.b)[f"{top}z/fine"] == b"2"
+
+
+class Forgetful(LocalReplica):
+    """Does not send everything that it was asked for."""
+
+    def send(self, wanted):
+        yield from list(super().send(wanted))[:-1]
+
+
+def test_a_file_is_replaced_by_a_directory_only_when_all_of_it_came(local):
+    write_tree(local.a, {"f": "text"})
+    assert local.sync().exit == 0
+    (local.a / "f").unlink()
+    write_tree(local.a, {"f/1": "1", "f/2": "2"})
+    local.connect = lambda: (Forgetful(), LocalReplica())
+    result = local.sync()
+    assert set(result.items.values()) == {("a->b", "skipped")}
+    assert result.report["items"][0]["reason"] == "its contents did not arrive"
+    assert read_tree(local.b) == {"f": b"text"}

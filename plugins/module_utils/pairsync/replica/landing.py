@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import stat
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from ..model.entry import DIR, FILE, LINK, Entry, is_below, parent_of
+from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry, is_below, parent_of
 from ..model.pathspec import PathSet
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
@@ -60,7 +61,9 @@ class Landing:
         self._ground = ground
         self._units = units
         self._owners: dict[bytes, Owner] = {}
+        self._joined: set[int] = set()
         self.results: dict[int, Done] = {}
+        self.staged: dict[int, Seen] = {}  # what was staged alone, by action number
         self.weak = False
 
     def settle(self, action: Action, done: Done) -> None:
@@ -105,10 +108,22 @@ class Landing:
 
     def _make_dir(self, action: Action) -> Swapped:
         parent, name = self._ground.tree.parent(action.path)
+        # Writable for its owner until it is filled; else as it will be, for whoever finds it
+        # unfinished: a session that is cut short leaves it like this.
+        bits = _dir_bits(action.want) | stat.S_IRWXU
         try:
-            fsops.make_dir(parent, name)
+            fsops.make_dir(parent, name, bits)
         except FileExistsError:
-            return Swapped(swap.APPEARED)
+            if not self._is_dir_there(action):
+                return Swapped(swap.APPEARED)
+            self._joined.add(action.number)
+            if action.want is not None:
+                self._ground.landed(action.path, _dir_seen(action.want))
+            return Swapped()
+        directory = self._ground.tree.directory(action.path)
+        mode = stat.S_IMODE(fsops.fstat(directory).st_mode)
+        if mode & PERMISSION_BITS != bits:
+            fsops.set_mode(directory, mode & ~PERMISSION_BITS | bits)  # despite the umask
         return Swapped()
 
     def finish_plain_dirs(self) -> None:
@@ -116,6 +131,8 @@ class Landing:
         for action in reversed(self._units.plain_dirs):
             if self.results[action.number].result != DONE or action.want is None:
                 continue
+            if action.number in self._joined:
+                continue  # somebody else's, who also says what its permissions are
             with contextlib.suppress(OSError):
                 directory = self._ground.tree.directory(action.path)
                 finish_dir(directory, action.want, self.owner(parent_of(action.path)))
@@ -149,8 +166,9 @@ class Landing:
                 self.settle(action, held_for(absent))
         owner = self.owner(parent_of(unit.top.path))
         for action in reversed(unit.actions):
-            if action.want is not None and action.want.kind == DIR:
-                self._ground.stage.finish_dir(unit.staged_name(action.path), action.want, owner)
+            want = action.want
+            if want is not None and want.kind == DIR and action.number not in self.results:
+                self._ground.stage.finish_dir(unit.staged_name(action.path), want, owner)
         self._ground.stage.forget()
 
     def _make_staged_durable(self, actions: list[Action], *, units: bool) -> None:
@@ -178,11 +196,14 @@ class Landing:
     def _create(self, action: Action) -> Swapped:
         staged, place = self._places(action)
         swapped = swap.create(staged, place)
-        if swapped.reason and self._is_there(action, place):
-            swapped = Swapped()  # another pair's session brought the same
         if not swapped.reason:
             self._note_landed(action, place)
-        return swapped
+            return swapped
+        there = self._same_there(action, place)
+        if there is None:
+            return swapped
+        self._ground.landed(action.path, there)  # another pair's session brought the same
+        return Swapped()
 
     def _create_or_join(self, action: Action) -> Swapped:
         return self._join(action) if is_dir(action.want) else self._create(action)
@@ -206,21 +227,25 @@ class Landing:
             return False
 
     @staticmethod
-    def _is_there(action: Action, place: At) -> bool:
-        """Tell whether what was to be created is there already, to the byte."""
+    def _same_there(action: Action, place: At) -> Optional[Seen]:
+        """What is there, if it is to the byte what was to be created."""
         want = action.want
         try:
             if want is not None and want.kind == LINK:
-                return fsops.read_link(place.fd, place.name) == want.target
+                same = fsops.read_link(place.fd, place.name) == want.target
+                return swap.seen(fsops.lstat(place.fd, place.name)) if same else None
             if want is None or want.kind != FILE:
-                return False
+                return None
             fd = fsops.open_file(place.fd, place.name)
         except OSError:
-            return False
+            return None
         try:
-            status = fsops.fstat(fd)
-            same = status.st_size == want.size and swap.seen(status).mode == want.mode
-            return same and digest_file(fd, want.size) == want.digest
+            now = swap.seen(fsops.fstat(fd))
+            if now.size != want.size or now.mode != want.mode:
+                return None
+            digest = digest_file(fd, want.size)
+            after = swap.seen(fsops.fstat(fd), digest)
+            return after if digest == want.digest and after[:6] == now[:6] else None
         finally:
             fsops.close(fd)
 
@@ -246,9 +271,14 @@ class Landing:
         want = action.want
         if want is not None and want.kind == DIR:
             self._ground.landed(action.path, _dir_seen(want))
-        else:
-            digest = want.digest if want is not None else None
-            self._ground.landed(action.path, swap.seen(fsops.lstat(place.fd, place.name), digest))
+            return
+        unit = self._units.of(action)
+        staged = unit.seen.get(action.path) if unit is not None else self.staged[action.number]
+        now = swap.seen(fsops.lstat(place.fd, place.name))
+        # Who opened the file under its new name may have written into it by now.
+        if staged is not None and _same_file(staged, now):
+            now = now._replace(digest=staged.digest)
+        self._ground.landed(action.path, now)
 
     # -- permissions and deletions --------------------------------------------------------------
 
@@ -260,17 +290,21 @@ class Landing:
     def _set_mode(self, action: Action) -> Swapped:
         want, have = action.want, action.have
         parent, name = self._ground.tree.parent(action.path)
-        now = swap.seen(fsops.lstat(parent, name))
+        status = fsops.lstat(parent, name)
+        now = swap.seen(status)
         mode_moved = have is not None and have.mode is not None and now.mode != have.mode
         if want is None or have is None or now.kind != have.kind or mode_moved:
             return Swapped(swap.CHANGED)
         if want.mode is not None:
-            fsops.set_mode_at(parent, name, want.mode)
+            # What is not synced stays: set-id bits, and those that a directory hands down.
+            special = stat.S_IMODE(status.st_mode) & ~PERMISSION_BITS
+            fsops.set_mode_at(parent, name, special | want.mode)
         expected = self._ground.expected(action.path)
         after = swap.seen(fsops.lstat(parent, name))
         # The contents' digest still holds if nothing but the mode changed since the scan.
-        same = expected is not None and expected[2:6] == now[2:6]
-        digest = expected.digest if same and expected is not None else None
+        digest = None
+        if expected is not None and expected[2:6] == now[2:6] and _same_file(now, after):
+            digest = expected.digest
         self._ground.landed(action.path, after._replace(digest=digest))
         return Swapped()
 
@@ -334,5 +368,19 @@ def failure(error: OSError) -> Done:
     return Done(0, FAILED, (error.strerror or str(error)).lower())
 
 
+def _same_file(one: Seen, other: Seen) -> bool:
+    """Tell whether two fingerprints are of one file; a rename or a chmod changes its ctime."""
+    return (one.kind, one.inode, one.size, one.mtime_ns) == (
+        other.kind,
+        other.inode,
+        other.size,
+        other.mtime_ns,
+    )
+
+
 def _dir_seen(want: Entry) -> Seen:
-    return Seen(DIR, 0o755 if want.mode is None else want.mode, 0, 0, 0, 0)
+    return Seen(DIR, _dir_bits(want), 0, 0, 0, 0)
+
+
+def _dir_bits(want: Optional[Entry]) -> int:
+    return 0o755 if want is None or want.mode is None else want.mode

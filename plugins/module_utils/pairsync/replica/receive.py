@@ -40,7 +40,7 @@ class Receiver:
         self._units = Units(actions)
         self._landing = Landing(ground, self._units)
         self._incoming: Optional[tuple[int, Incoming]] = None
-        self._staged: set[int] = set()
+        self._refused: set[int] = set()  # could not be staged; what still comes is passed over
         self._proofs: dict[int, Proof] = {}
         self._ready: list[Action] = []
         self._ready_units: list[Unit] = []
@@ -89,46 +89,65 @@ class Receiver:
             )
 
     def _stage_unit(self, unit: Unit) -> None:
+        """Stage the directories and links of a unit.
+
+        A name that cannot be stored fails its action and those below it, not the session.
+        """
         owner = self._landing.owner(parent_of(unit.top.path))
         stage = self._ground.stage
+        failed: Optional[Action] = None
         for action in unit.actions:
             want = action.want
             name = unit.staged_name(action.path)
-            if want is None or want.kind == DIR:
-                stage.make_dir(name)
-            elif want.kind == LINK:
-                unit.seen[action.path] = stage.write_link(name, want, owner)
-            else:
-                unit.waiting += 1
+            if failed is not None and is_below(action.path, failed.path):
+                self._landing.settle(action, self._landing.results[failed.number])
+                self._refused.add(action.number)
+                continue
+            try:
+                if want is None or want.kind == DIR:
+                    stage.make_dir(name)
+                elif want.kind == LINK:
+                    unit.seen[action.path] = stage.write_link(name, want, owner)
+                else:
+                    unit.waiting += 1
+            except OSError as error:
+                failed = action
+                self._landing.fail(action, error)
         self._complete_unit(unit)
 
     def _stage_link(self, action: Action, want: Entry) -> None:
         name = self._units.staged_name(action)
         try:
-            self._ground.stage.write_link(name, want, self._landing.owner_of(action))
+            seen = self._ground.stage.write_link(name, want, self._landing.owner_of(action))
         except OSError as error:
             self._landing.fail(action, error)
         else:
-            self._note_staged(action)
+            self._note_staged(action, seen)
 
     # -- what arrives ---------------------------------------------------------------------------
 
     def feed(self, record: Record) -> None:
         """Take the next record; raise ProtocolError for one that nobody asked for."""
         self._ground.beat()
+        if record.number in self._refused:
+            if not isinstance(record, (Begin, Piece)):
+                self._refused.discard(record.number)  # that was the last of it
+            return
         action = self._actions.get(record.number)
         if action is None or record.number in self._landing.results:
             raise ProtocolError(f"contents came for action {record.number}, which waits for none")
         want = action.want
         if want is None or want.kind != FILE or action.props_only:
             raise ProtocolError(f"contents came for action {record.number}, which is for no file")
-        if record.number in self._staged or record.number in self._proofs:
+        if record.number in self._proofs:
             raise ProtocolError(f"contents came twice for action {record.number}")
         try:
             self._take(action, want, record)
         except OSError as error:
             self._drop_incoming()
             self._landing.fail(action, error)
+            if isinstance(record, (Begin, Piece)):
+                self._refused.add(record.number)
             self._arrived(action, 0)
 
     def _take(self, action: Action, want: Entry, record: Record) -> None:
@@ -201,11 +220,11 @@ class Receiver:
         if unit is not None:
             unit.seen[action.path] = seen
         else:
-            self._note_staged(action)
+            self._note_staged(action, seen)
         self._arrived(action, proof.size)
 
-    def _note_staged(self, action: Action) -> None:
-        self._staged.add(action.number)
+    def _note_staged(self, action: Action, seen: Seen) -> None:
+        self._landing.staged[action.number] = seen
         if action.have is None and not self._ground.last.matches(action.path):
             self._ready.append(action)
 
@@ -242,7 +261,7 @@ class Receiver:
         self._land_new()
         left = [one for one in self._actions.values() if one.number not in self._landing.results]
         pointers, replaced = self._replacements(left)
-        units = [unit for unit in self._units.all if unit.top.have is not None]
+        units = [one for one in self._units.all if one.top.have is not None and not one.waiting]
         self._landing.land(replaced, units)
         self._landing.finish_plain_dirs()
         held = self._land_pointers(pointers)
@@ -261,7 +280,7 @@ class Receiver:
         pointers: list[Action] = []
         replaced: list[Action] = []
         for action in left:
-            if action.number in self._staged and not _goes_last(action):
+            if action.number in self._landing.staged and not _goes_last(action):
                 pointer = self._ground.last.matches(action.path)
                 (pointers if pointer else replaced).append(action)
         return pointers, replaced
@@ -293,7 +312,7 @@ class Receiver:
         """Tell whether this is a pointer that still points to what was there before."""
         if not is_leaf(action.want) or action.props_only or self._done(action):
             return False
-        waits = _goes_last(action) and action.number in self._staged
+        waits = _goes_last(action) and action.number in self._landing.staged
         return not waits and self._ground.last.matches(action.path)
 
     def _done(self, action: Action) -> bool:
