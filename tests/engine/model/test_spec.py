@@ -9,7 +9,7 @@ import pytest
 
 from pairsync.model.errors import UsageError
 from pairsync.model.policy import Policy
-from pairsync.model.spec import ReplicaSpec, parse_location, parse_spec, spec_json
+from pairsync.model.spec import PairSpec, ReplicaSpec, parse_location, parse_spec, spec_json
 
 TWO = {"gpu1": "/data/model", "gpu2": {"path": "~/model", "address": "10.0.0.2"}}
 
@@ -64,6 +64,17 @@ def test_a_specification_is_read_and_written_back():
         "mirror", "newer", ("Name *.tmp",), paths=("sub/dir",), max_delete=10
     )
     assert parse_spec(spec_json(spec)) == spec
+
+
+@pytest.mark.parametrize("where", ["", "h1:"])
+def test_both_replicas_may_be_on_one_host(where):
+    spec = PairSpec(parse_location(f"{where}/x"), parse_location(f"{where}/y"))
+    data = spec_json(spec)
+    assert len(data["replicas"]) == 2
+    back = parse_spec(data)
+    assert (back.a.display, back.b.display) == (spec.a.display, spec.b.display)
+    assert (back.b.address or back.b.label) == spec.b.label
+    assert parse_spec(spec_json(back)) == back
 
 
 def test_everything_but_the_replicas_has_a_default():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Callable
 
@@ -21,6 +21,7 @@ from .policy import MODES, PREFERENCES, ROUTES, Policy, Retention
 from .report import display
 
 SCHEMA = "pairsync.spec/1"
+_SAME = "#2"  # after the label of a host that holds both replicas: keys must differ
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def parse_spec(data: Mapping[str, Any]) -> PairSpec:
         )
     _refuse_unknown(data, ("schema", "tree", "replicas", "route", *_POLICY_KEYS), "")
     a, b = (_replica(str(label), value) for label, value in replicas.items())
+    if b.label == a.label + _SAME:
+        b = replace(b, label=a.label)
     return PairSpec(
         a=a,
         b=b,
@@ -143,9 +146,12 @@ def parse_policy(data: Mapping[str, Any]) -> Policy:
 def spec_json(spec: PairSpec) -> dict[str, Any]:
     """Write a PairSpec as `pairsync.spec/1`; parse_spec reads it back."""
     default = Policy()
+    a, b = spec.a, spec.b
+    if a.label == b.label:
+        b = replace(b, label=b.label + _SAME, address=b.address or b.label)
     data: dict[str, Any] = {
         "schema": SCHEMA,
-        "replicas": {one.label: _replica_json(one) for one in (spec.a, spec.b)},
+        "replicas": {one.label: _replica_json(one) for one in (a, b)},
         "route": spec.route,
     }
     if spec.tree:

@@ -125,11 +125,14 @@ class StderrTail:
         )
 
 
-def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool) -> RemoteReplica:
-    argv = [*ssh_argv(spec, batch=batch), *command]
+def start_ssh(spec: ReplicaSpec, command: list[str], *, batch: bool) -> subprocess.Popen[bytes]:
+    """Start ssh with three unbuffered pipes; command: words for the remote shell.
+
+    Raises PairsyncError when there is no ssh.
+    """
     try:
-        process = subprocess.Popen(
-            argv,
+        return subprocess.Popen(
+            [*ssh_argv(spec, batch=batch), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,6 +147,10 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
             "install OpenSSH's client (Debian: `apt-get install openssh-client`,"
             " RHEL: `dnf install openssh-clients`)",
         ) from error
+
+
+def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool) -> RemoteReplica:
+    process = start_ssh(spec, command, batch=batch)
     to_agent, from_agent = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     said = StderrTail(cast("IO[bytes]", process.stderr))
     read_fd = from_agent.fileno()
@@ -153,7 +160,7 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
     def hang_up() -> str:
         # Its output is left to end by itself: a thread may still be reading it.
         to_agent.close()
-        _end(process)
+        end_ssh(process)
         return said.text()
 
     nonce = secrets.token_hex(16)
@@ -171,8 +178,8 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
     return RemoteReplica(reader, writer, spec.label, hang_up)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """An agent ends when its input does; one that does not is ended."""
+def end_ssh(process: subprocess.Popen[bytes]) -> None:
+    """What runs behind ssh ends when its input does; what does not is ended."""
     for patience, end in ((5.0, process.terminate), (2.0, process.kill)):
         try:
             process.wait(patience)

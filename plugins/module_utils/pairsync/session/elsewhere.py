@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
+import os
+import secrets
+import select
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any, Callable, Optional, cast
 
-from ..model.errors import PairsyncError, ProtocolError
-from ..model.spec import PairSpec, spec_json
-from ..wire.limits import MOST_FRAME
-from .connect import StderrTail, explain, remote_commands, ssh_argv
+from ..model.errors import PairsyncError
+from ..model.spec import PairSpec, ReplicaSpec, spec_json
+from ..replica import fsops
+from ..wire.limits import HANDSHAKE_SECONDS, MOST_FRAME, MOST_NOISE
+from .connect import StderrTail, end_ssh, explain, remote_commands, start_ssh
+from .told import read_event
 
 Handle = Callable[[Mapping[str, Any]], None]
 Answer = Callable[[Mapping[str, Any]], str]
@@ -29,20 +36,26 @@ def run_elsewhere(
     event but the report. answer answers questions; None in batch. Raises PairsyncError when the
     session could not be started or broke off.
     """
-    there = replace(spec, a=replace(spec.a, local=True), route="direct")
+    one_host = replace(spec.b, path=spec.a.path) == spec.a
+    there = replace(
+        spec,
+        a=replace(spec.a, local=True),
+        b=replace(spec.b, local=True) if one_host else spec.b,
+        route="direct",
+    )
     line = json.dumps(spec_json(there)) + "\n"
     *likely, last = remote_commands(spec.a.binary)
     for binary in likely:
         try:
-            return _run(spec, binary, arguments, line, handle, answer, batch=batch)
+            return _run(spec.a, binary, arguments, line, handle, answer, batch=batch)
         except PairsyncError as error:
             if error.code != "binary_missing":
                 raise
-    return _run(spec, last, arguments, line, handle, answer, batch=batch)
+    return _run(spec.a, last, arguments, line, handle, answer, batch=batch)
 
 
 def _run(
-    spec: PairSpec,
+    place: ReplicaSpec,
     binary: str,
     arguments: list[str],
     line: str,
@@ -51,23 +64,53 @@ def _run(
     *,
     batch: bool,
 ) -> dict[str, Any]:
-    command = [binary, arguments[0], "--spec", "-", "--events", *arguments[1:]]
-    process = subprocess.Popen(
-        [*ssh_argv(spec.a, batch=batch), *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    # The shell says the mark when it is done with its start-up files, in any kind of shell.
+    mark = f"pairsync-{secrets.token_hex(16)}"
+    command = ["echo", f"{mark};", binary, arguments[0], "--spec", "-", "--events", *arguments[1:]]
+    process = start_ssh(place, command, batch=batch)
     to_host, from_host = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     said = StderrTail(cast("IO[bytes]", process.stderr))
+    printed, report = b"", None
     try:
-        report = _follow(spec.a.label, line, to_host, from_host, handle, answer)
+        # Nothing runs there before it has read the specification.
+        printed = _await_mark(from_host.fileno(), mark.encode() + b"\n", place.label)
+        if not printed:
+            report = _follow(place.label, line, to_host, from_host, handle, answer)
     finally:
+        # A session that still runs stops at its next word; a full pipe must not keep ssh.
         to_host.close()
-        code = process.wait()
+        from_host.close()
+        end_ssh(process)
+    if printed:
+        raise explain(place, binary, 0, "", printed)
     if report is None:
-        raise explain(spec.a, binary, code, said.text(), b"")
+        raise explain(place, binary, process.returncode, said.text(), b"")
     return report
+
+
+def _await_mark(fd: int, mark: bytes, host: str) -> bytes:
+    """Wait for the mark; return what came before it, or instead of it, up to its first line."""
+    seen = bytearray()
+    deadline = time.monotonic() + HANDSHAKE_SECONDS
+    while not seen.strip() or not seen.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or len(seen) > MOST_NOISE:
+            break
+        if not select.select([fd], [], [], left)[0]:
+            continue
+        # One byte at a time up to the mark: what follows belongs to the events.
+        byte = os.read(fd, 1)
+        if not byte:
+            return bytes(seen)
+        seen += byte
+    if not seen:
+        raise PairsyncError(
+            "unreachable",
+            f"{host} did not answer within {HANDSHAKE_SECONDS:.0f} seconds",
+            "check that the host is up and not overloaded",
+            host,
+        )
+    return bytes(seen).removesuffix(mark)
 
 
 def _follow(
@@ -79,30 +122,19 @@ def _follow(
     answer: Optional[Answer],
 ) -> Optional[dict[str, Any]]:
     """Pass events on until the report; None when the stream ends before it."""
-    try:
-        to_host.write(line.encode())
-        to_host.flush()
-    except BrokenPipeError:
-        return None
-    while True:
-        data = from_host.readline(64 * MOST_FRAME)
-        if not data:
-            return None
-        event = _event(data, host)
+    reader = io.BufferedReader(cast("io.RawIOBase", from_host))
+    _tell(to_host, line)
+    for data in iter(lambda: reader.readline(64 * MOST_FRAME), b""):
+        event = read_event(data, host)
         if event["event"] == "report":
             return dict(event["report"])
         handle(event)
         if event["event"] == "question" and answer is not None:
-            reply = {"id": event.get("id"), "answer": answer(event)}
-            to_host.write(json.dumps(reply).encode() + b"\n")
-            to_host.flush()
+            _tell(to_host, json.dumps({"id": event["id"], "answer": answer(event)}) + "\n")
+    return None
 
 
-def _event(data: bytes, host: str) -> dict[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError as error:
-        raise ProtocolError(f"{host} sent something that is no event", host) from error
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise ProtocolError(f"{host} sent something that is no event", host)
-    return event
+def _tell(to_host: IO[bytes], line: str) -> None:
+    # A host that is gone is noticed where its answer is read.
+    with contextlib.suppress(BrokenPipeError):
+        fsops.write(to_host.fileno(), line.encode())
