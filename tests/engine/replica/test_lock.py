@@ -67,7 +67,7 @@ def test_a_waiter_is_patient_while_the_holder_makes_progress(held, tmp_path):
 
     def work():
         while time.monotonic() < stop:
-            first.beat()
+            first.sign.beat()
             time.sleep(0.05)
         first.close()
 

@@ -29,7 +29,7 @@ from .digest import digest_file
 from .index import Index
 from .interface import BaseState, Beginning, Opened, Recording, Scanned
 from .landing import Ground
-from .lock import PairLock, root_lock
+from .lock import PairLock, Sign, root_lock
 from .receive import Receiver
 from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digests
 from .send import Wanted, send
@@ -55,6 +55,7 @@ class LocalReplica:
         self._state: Optional[State] = None
         self._pair_fd = -1
         self._lock: Optional[PairLock] = None
+        self._root_sign: Optional[Sign] = None
         self._base: Optional[Base] = None
         self._beginning: Optional[Beginning] = None
         self._scan = Scan()
@@ -500,9 +501,15 @@ class LocalReplica:
     def _in_session(self) -> Beginning:
         return _needed(self._beginning)
 
-    def _root_locked(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _root_locked(self) -> Iterator[None]:
         wait = self._in_session().policy.lock_wait
-        return root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait)
+        with root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait) as sign:
+            self._root_sign = sign
+            try:
+                yield
+            finally:
+                self._root_sign = None
 
     def _beat(self, __: int = 0) -> None:
         if self._interrupted:
@@ -512,7 +519,10 @@ class LocalReplica:
                 "run the same command again; it goes on where it stopped",
             )
         if self._lock is not None:
-            self._lock.beat()
+            self._lock.sign.beat()
+        held = self._root_sign
+        if held is not None:
+            held.beat()
 
 
 def _needed(value: Optional[T]) -> T:

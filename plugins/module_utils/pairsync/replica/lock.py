@@ -23,6 +23,22 @@ _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 1.0
 
 
+class Sign:
+    """The file in which a holder says who it is, and shows that there is progress."""
+
+    def __init__(self, fd: int) -> None:
+        """fd: stays the caller's."""
+        self._fd = fd
+        self._beaten = time.monotonic()
+
+    def beat(self) -> None:
+        """Show waiters that there is progress; cheap enough to call for every step."""
+        now = time.monotonic()
+        if now - self._beaten >= _BEAT_SECONDS:
+            self._beaten = now
+            fsops.touch(self._fd)
+
+
 class PairLock:
     """The lock of one pair on one host, held until close()."""
 
@@ -33,7 +49,7 @@ class PairLock:
         without progress of the holder after which PairsyncError `locked` is raised.
         """
         self._fd = fsops.open_note(directory_fd, b"lock")
-        self._beaten = time.monotonic()
+        self.sign = Sign(self._fd)
         try:
             _wait(self._fd, self._fd, what, wait)
         except BaseException:
@@ -41,33 +57,26 @@ class PairLock:
             raise
         _sign(self._fd)
 
-    def beat(self) -> None:
-        """Show waiters that there is progress; cheap enough to call for every step."""
-        now = time.monotonic()
-        if now - self._beaten >= _BEAT_SECONDS:
-            self._beaten = now
-            fsops.touch(self._fd)
-
     def close(self) -> None:
         """Release it."""
         fsops.close(self._fd)
 
 
 @contextlib.contextmanager
-def root_lock(root_fd: int, state_fd: int, what: str, wait: int) -> Iterator[None]:
+def root_lock(root_fd: int, state_fd: int, what: str, wait: int) -> Iterator[Sign]:
     """Hold the root: flock on the root directory itself, whatever the layout of the state.
 
     Arguments as for PairLock; raises PairsyncError `locked`.
     """
     # Opened again: a lock belongs to one opening, and the root's own stays open for the session.
     held = fsops.open_dir(root_fd, b".")
-    sign = fsops.open_note(state_fd, b"lock")
+    note = fsops.open_note(state_fd, b"lock")
     try:
-        _wait(held, sign, what, wait)
-        _sign(sign)
-        yield
+        _wait(held, note, what, wait)
+        _sign(note)
+        yield Sign(note)
     finally:
-        fsops.close(sign)
+        fsops.close(note)
         fsops.close(held)
 
 
