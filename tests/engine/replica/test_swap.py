@@ -174,6 +174,35 @@ def test_deleting_what_was_just_swapped_in_loses_no_late_edit(place, monkeypatch
     assert (place.root / "name").read_bytes() == b"late"
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOENT])
+def test_what_cannot_be_put_back_is_kept(place, monkeypatch, code):
+    """Not even when the place is gone, and nothing can be created there either."""
+    real = fsops.rename_exchange
+    calls = []
+
+    def exchange(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            if code == errno.ENOENT:
+                create = fsops.rename_noreplace
+                monkeypatch.setattr(fsops, "rename_noreplace", failing_once(create))
+            raise OSError(code, os.strerror(code))
+        edits(place.root)["as_editors_do"][0]()
+        return real(*arguments)
+
+    def failing_once(create):
+        def wrapped(*arguments):
+            monkeypatch.setattr(fsops, "rename_noreplace", create)
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        return wrapped
+
+    monkeypatch.setattr(fsops, "rename_exchange", exchange)
+    with pytest.raises(OSError, match="Permission denied"):
+        place.replace()
+    assert b"late" in place.kept()
+
+
 def test_what_cannot_be_kept_is_not_replaced(place, failing):
     failing("rename_noreplace", errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):

@@ -97,16 +97,25 @@ def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) 
 
 
 def _put_back(staged: At, place: At, ours: int, path: bytes, backup: Backup) -> None:
-    """Undo an exchange; if somebody replaced our object meanwhile, theirs goes to the backup."""
+    """Undo an exchange; what cannot go back goes to the backup, and does not stay in the stage."""
     try:
-        fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name)
-    except FileNotFoundError:
-        # Ours was deleted meanwhile. What it displaced must not stay in the stage.
-        if create(staged, place).reason:
-            backup.take(staged.fd, staged.name, path)
-        return
-    if fsops.lstat(staged.fd, staged.name).st_ino != ours:
+        left = _exchange_back(staged, place, ours)
+    except OSError:
         backup.take(staged.fd, staged.name, path)
+        raise
+    if left:
+        backup.take(staged.fd, staged.name, path)
+
+
+def _exchange_back(staged: At, place: At, ours: int) -> bool:
+    """Give a displaced object its name again; tell whether the stage now holds somebody else's."""
+    try:
+        if not fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name):
+            return True
+    except FileNotFoundError:
+        # Ours was deleted meanwhile.
+        return bool(create(staged, place).reason)
+    return fsops.lstat(staged.fd, staged.name).st_ino != ours
 
 
 def _replace_weakly(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
