@@ -153,7 +153,8 @@ def finish_dir(fd: int, want: Entry, owner: Owner) -> None:
 def owner_in(parent: os.stat_result, replaced: Optional[os.stat_result] = None) -> Owner:
     """The owner an object gets where it lands: the replaced one's, else what its directory says.
 
-    Only root can give files away; anybody can follow a set-group-id directory.
+    Only root can give files away. Who is in the group of a set-group-id directory follows it;
+    for anybody else the group stays what it is.
     """
     set_gid = bool(parent.st_mode & stat.S_ISGID)
     if os.geteuid() == 0:
@@ -161,8 +162,8 @@ def owner_in(parent: os.stat_result, replaced: Optional[os.stat_result] = None) 
         if model.st_uid == 0 and model.st_gid == os.getegid():
             return Owner(set_gid=set_gid)
         return Owner(model.st_uid, model.st_gid, set_gid)
-    gid = parent.st_gid if set_gid and parent.st_gid != os.getegid() else -1
-    return Owner(-1, gid, set_gid)
+    follows = set_gid and parent.st_gid != os.getegid() and parent.st_gid in os.getgroups()
+    return Owner(-1, parent.st_gid if follows else -1, set_gid)
 
 
 def is_dir(entry: Optional[Entry]) -> bool:
