@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -140,3 +141,14 @@ def test_an_interrupt_waits_for_the_swap_at_hand(pair, monkeypatch):
         assert text == f"a{number}" or [one.read_text() for one in kept] == [f"a{number}"]
     assert pair.sync().exit == 0
     assert read_tree(pair.a) == read_tree(pair.b)
+
+
+def test_what_a_new_rule_hides_below_a_deleted_directory_is_let_alone(pair):
+    write_tree(pair.a, {"d/cache/x": "1", "d/y": "2", "f": "3"})
+    pair.sync()
+    shutil.rmtree(pair.a / "d")
+    result = pair.sync(ignore=("Name cache",))
+    assert result.exit == 0
+    assert "d/cache/x" not in result.items
+    assert (pair.b / "d/cache/x").read_text() == "1"
+    assert not (pair.b / "d/y").exists()

@@ -301,9 +301,13 @@ class _Walk:
         """Everything the base has below a directory that is gone is deleted, unless ignored."""
         if self.base is None:
             return
+        hidden = b""  # the ignored directory that was met last; what it holds is ignored with it
         for inner, entry in self.base.below(path):
+            if hidden and is_below(inner, hidden):
+                continue
             if self.rules.ignore.matches(inner):
                 self.found.dropped.append(inner)
+                hidden = inner
             else:
                 self.found.changes[inner] = Change(inner, entry, None)
 
