@@ -9,6 +9,7 @@ export. Device numbers change with every remount and prove nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -51,17 +52,28 @@ def mounts_below(root_fd: int) -> frozenset[bytes]:
     )
 
 
+def same_file_system(now: str, then: str) -> bool:
+    """Tell whether two identities can be those of one file system; then: "" for unknown.
+
+    A volume that could not be told, where no udev runs, contradicts none.
+    """
+    if not then:
+        return True
+    kind, __, volume = now.partition(" ")
+    known_kind, __, known_volume = then.partition(" ")
+    return kind == known_kind and (not volume or not known_volume or volume == known_volume)
+
+
 def _volume(mount: _Mount, root_fd: int) -> str:
+    # The same wherever it is asked: in a container, there are no names of disks.
+    if mount.kind in _FSID_IS_UUID:
+        return f"{fsops.volume_id(root_fd):016x}"
     if mount.source.startswith("/dev/"):
-        try:
+        with contextlib.suppress(OSError):  # no udev here
             device = os.path.realpath(mount.source)
             for name in os.listdir(_UUIDS):
                 if os.path.realpath(os.path.join(_UUIDS, name)) == device:
                     return name
-        except OSError:
-            pass  # no udev here
-        if mount.kind in _FSID_IS_UUID:
-            return f"{fsops.volume_id(root_fd):016x}"
         return ""
     return mount.source if mount.kind.startswith(("nfs", "fuse", "cifs", "lustre", "ceph")) else ""
 

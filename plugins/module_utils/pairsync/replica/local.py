@@ -148,8 +148,11 @@ class LocalReplica:
             # Known by the same name once it is there, also through a symlink above it.
             above, name = os.path.split(self._path.rstrip(b"/"))
             above_fd = fsops.open_root(above)
-            real = os.path.join(fsops.real_path(above_fd), name)
+            above = fsops.real_path(above_fd)
             fsops.close(above_fd)
+            real = os.path.join(above, name)
+            inner, outer = guard.lineage(above)
+            ancestors = (inner, *outer)
         if not missing:
             real = fsops.real_path(self._root_fd)
             identity, ancestors = guard.lineage(real)
@@ -172,7 +175,7 @@ class LocalReplica:
 
     def _check_file_system(self) -> None:
         now, then = guard.file_system(self._root_fd), _needed(self._state).file_system
-        if then and now != then:
+        if not guard.same_file_system(now, then):
             raise PairsyncError(
                 "root_identity",
                 f"{self._shown} lies on another file system than before ({now}, not {then})",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..model.spec import PairSpec, ReplicaSpec
 from ..replica.interface import Opened, Replica
-from .opening import pair_id
+from .opening import pair_id, remembered, same_label
 
 
 def forget_pair(spec: PairSpec, a: Replica, b: Replica) -> bool:
@@ -18,7 +18,7 @@ def forget_pair(spec: PairSpec, a: Replica, b: Replica) -> bool:
     try:
         opened_a, opened_b = a.open(spec.a.path), b.open(spec.b.path)
         pairs = {pair_id(opened_a.replica_id, opened_b.replica_id)}
-        pairs |= _remembered(opened_a, opened_b, spec.b) | _remembered(opened_b, opened_a, spec.a)
+        pairs |= {_named(spec.b, opened_b, opened_a), _named(spec.a, opened_a, opened_b)}
         pairs.discard("")
         found = [replica.forget(pair) for replica in (a, b) for pair in sorted(pairs)]
     finally:
@@ -27,10 +27,15 @@ def forget_pair(spec: PairSpec, a: Replica, b: Replica) -> bool:
     return any(found)
 
 
-def _remembered(one: Opened, other: Opened, place: ReplicaSpec) -> set[str]:
-    return {
-        str(peer["pair"])
-        for peer in one.peers
-        if peer.get("path") == other.path
-        and (peer.get("host") == other.host or peer.get("label") == place.label)
-    }
+def _named(place: ReplicaSpec, opened: Opened, other: Opened) -> str:
+    """The pair in which the other side remembers the replica of this name; "" for none.
+
+    A replica that has its id says itself which pair is meant; what is remembered under another
+    label is another pair.
+    """
+    peer = None if opened.replica_id else remembered(place, opened, other)
+    if peer is None or not same_label(place, peer):
+        return ""
+    pair = str(peer.get("pair"))
+    # Said by the other host, and a file's name here.
+    return pair if pair.isascii() and pair.isalnum() else ""

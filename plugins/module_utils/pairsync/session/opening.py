@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
 
 from ..model.coverage import NOTHING, Coverage, parse_coverage
 from ..model.errors import PairsyncError
@@ -57,16 +58,15 @@ def check_roots(spec: PairSpec, a: Opened, b: Opened) -> None:
 
 
 def _check_overlap(spec: PairSpec, a: Opened, b: Opened) -> None:
-    if not a.identity or not b.identity:
-        return
-    if a.identity == b.identity:
+    if a.identity and a.identity == b.identity:
         raise PairsyncError(
             "root_overlap",
             f"{spec.a.display} and {spec.b.display} are the same directory",
             "name two different directories",
         )
     for outer, inner in (((spec.a, a), (spec.b, b)), ((spec.b, b), (spec.a, a))):
-        if outer[1].identity in inner[1].ancestors:
+        # One that is missing has no identity, but what it would lie in has.
+        if outer[1].identity and outer[1].identity in inner[1].ancestors:
             raise PairsyncError(
                 "root_overlap",
                 f"{inner[0].display} lies inside {outer[0].display}",
@@ -78,26 +78,59 @@ def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
     """A replica that the other side remembers must not have vanished or lost its id."""
     if opened.replica_id:
         return
-    for peer in other.peers:
-        same_host = opened.host == peer.get("host") or replica.label == peer.get("label")
-        if not same_host or peer.get("path") != opened.path:
-            continue
-        if opened.missing:
-            raise PairsyncError(
-                "root_missing",
-                f"{replica.display} was synced before, and is not there now",
-                "mount or restore it; to start anew, run `pairsync forget` for this pair"
-                " and make the directory",
-                replica.label,
-            )
+    peer = remembered(replica, opened, other)
+    if peer is None:
+        return
+    known = known_as(peer)
+    before = "" if known in (replica.display, replica.root) else f" (as {known})"
+    forget = f"run `pairsync forget` for this pair{before}"
+    if opened.missing:
         raise PairsyncError(
-            "root_identity",
-            f"{replica.display} was synced before, and is another directory now"
-            " (its .pairsync is gone)",
-            "mount or restore the right one; if this is meant, run `pairsync forget` for this pair:"
-            " the next sync then deletes nothing",
+            "root_missing",
+            f"{replica.display} was synced before{before}, and is not there now",
+            f"mount or restore it; to start anew, {forget} and make the directory",
             replica.label,
         )
+    raise PairsyncError(
+        "root_identity",
+        f"{replica.display} was synced before{before}, and is another directory now"
+        " (its .pairsync is gone)",
+        f"mount or restore the right one; if this is meant, {forget}:"
+        " the next sync then deletes nothing",
+        replica.label,
+    )
+
+
+def remembered(place: ReplicaSpec, opened: Opened, other: Opened) -> Optional[Mapping[str, Any]]:
+    """What the other side remembers of this replica, by its place; None when it knows it not.
+
+    Host and label must both agree. One alone is enough (a host was renamed, or is reached by
+    another alias) unless that fits several.
+    """
+    near = []
+    for peer in other.peers:
+        if peer.get("path") != opened.path:
+            continue
+        same_host = peer.get("host") == opened.host
+        if same_host and same_label(place, peer):
+            return peer
+        # Without a label it is said to be on the machine of the session, whichever that was.
+        here = place.label or opened.host == other.host
+        if same_host or (here and peer.get("label") == place.label):
+            near.append(peer)
+    return near[0] if len(near) == 1 else None
+
+
+def same_label(place: ReplicaSpec, peer: Mapping[str, Any]) -> bool:
+    """Tell whether a remembered replica can be meant by a label; without one it can."""
+    known = peer.get("label")
+    return not place.label or not known or place.label == known
+
+
+def known_as(peer: Mapping[str, Any]) -> str:
+    """The name by which a replica is remembered, as text that is safe to print."""
+    label, path = str(peer.get("label") or ""), str(peer.get("path"))
+    return ReplicaSpec(label, path, local=not label).display
 
 
 def same_file_system(spec: PairSpec, a: Replica, b: Replica) -> bool:
