@@ -29,7 +29,7 @@ def plain_user(group):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("group", "owner"), [(OURS, OURS), (THEIRS, -1)])
+@pytest.mark.parametrize("group, owner", [(OURS, OURS), (THEIRS, -1)])
 def test_a_plain_user_follows_a_directory_s_group_when_in_it(tmp_path, group, owner):
     os.chown(tmp_path, -1, group)
     tmp_path.chmod(0o2775)

@@ -4,8 +4,8 @@
 """The backup: displaced objects themselves, by run, under the path they had.
 
 `backup/<run>/<path>` holds the very inode that was replaced or deleted, so that a program that
-still writes into it loses nothing. A run of which nothing is to be kept is `<run>.brief`, and
-goes when the pair is synced next.
+still writes into it loses nothing. A run of which nothing is to be kept is `<run>.<pair>.brief`,
+and goes when the next session of its pair has something to receive here.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Backup:
         self._state = state
         self._run = run.encode()
         self._tree: Optional[Tree] = None
+        self._touched: set[bytes] = set()
         self.kept = 0
 
     def take(self, source: int, name: bytes, path: bytes) -> tuple[int, bytes]:
@@ -56,6 +57,7 @@ class Backup:
     def _place(self, path: bytes) -> tuple[int, bytes]:
         if self._tree is None:
             self._tree = Tree(self._state.directory(b"backup", self._run))
+            self._touched.add(b"")
         tree = self._tree
         parts = path.split(b"/")
         held = tree.root_fd
@@ -65,7 +67,9 @@ class Backup:
             except (FileNotFoundError, NotADirectoryError):
                 # A file displaced earlier in this run may have the name of this directory.
                 parts[depth - 1] = self._fresh_dir(held, parts[depth - 1])
+                self._touched.add(b"/".join(parts[: depth - 1]))
                 held = tree.directory(b"/".join(parts[:depth]))
+        self._touched.add(b"/".join(parts[:-1]))
         return held, parts[-1]
 
     @staticmethod
@@ -77,16 +81,36 @@ class Backup:
         fsops.make_dir(parent, other, 0o700)
         return other
 
+    def sync(self) -> None:
+        """Make the names of what was kept durable. Raises OSError."""
+        if self._tree is None or not self._touched:
+            return
+        for path in sorted(self._touched):
+            with contextlib.suppress(FileNotFoundError):  # pruned by another pair's session
+                fsops.sync_file(self._tree.directory(path))
+        fd = self._state.directory(b"backup")
+        try:
+            fsops.sync_file(fd)
+        finally:
+            fsops.close(fd)
+        fsops.sync_file(self._state.fd)
+        self._touched.clear()
+
     def close(self) -> None:
-        """Make what was kept durable by name, and let go of it."""
-        if self._tree is not None:
+        """Make durable what a session that was cut short has kept, and let go of it."""
+        if self._tree is None:
+            return
+        try:
+            with contextlib.suppress(OSError):
+                self.sync()
+        finally:
             self._tree.close()
             self._tree = None
 
 
-def run_name(run: str, retention: Retention) -> str:
+def run_name(run: str, retention: Retention, pair_id: str) -> str:
     """What a run's directory in the backup is called."""
-    return run if retention.enabled else run + _BRIEF
+    return run if retention.enabled else f"{run}.{pair_id}{_BRIEF}"
 
 
 def prune(state: State, retention: Retention, now: float) -> None:
@@ -110,12 +134,16 @@ def prune(state: State, retention: Retention, now: float) -> None:
         fsops.close(root)
 
 
-def drop_brief(state: State) -> None:
-    """Remove what was kept only until this session."""
+def drop_brief(state: State, pair_id: str) -> None:
+    """Remove what a pair kept only until this session of its own, which holds the pair's lock.
+
+    What other pairs of the same root keep is theirs, and may be in use.
+    """
+    ending = f".{pair_id}{_BRIEF}".encode()
     root = state.directory(b"backup")
     try:
         for name in fsops.names(root):
-            if name.endswith(_BRIEF.encode()):
+            if name.endswith(ending):
                 remove_tree(root, name)
     finally:
         fsops.close(root)
@@ -149,7 +177,8 @@ def _drop(root: int, run: bytes, path: bytes) -> None:
             fsops.remove_dir(*tree.parent(directory))
             parts.pop()
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        # Another pair's session may be dropping the same, or keeping something there.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
     finally:
         tree.close()

@@ -382,8 +382,9 @@ class LocalReplica:
         finally:
             fsops.close(parent)
         self._stage = Stage(held.directory(b"stage", pair))
-        drop_brief(held)
-        self._backup = Backup(held, run_name(beginning.run, beginning.policy.backup))
+        drop_brief(held, beginning.pair_id)
+        run = run_name(beginning.run, beginning.policy.backup, beginning.pair_id)
+        self._backup = Backup(held, run)
         lookup = Lookup(self._scan.listings)
         ground = Ground(
             tree=Tree(fsops.duplicate(self._root_fd)),

@@ -267,6 +267,7 @@ class Receiver:
         held = self._land_pointers(pointers)
         self._landing.set_modes([one for one in left if one.props_only])
         self._landing.delete([one for one in left if _goes_last(one)], held)
+        self._ground.backup.sync()
         return [self._result(action) for action in self._actions.values()]
 
     def _land_new(self) -> None:
