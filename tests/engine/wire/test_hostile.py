@@ -272,7 +272,7 @@ def opened(path):
     return {
         "host": "x", "path": path, "user": "me", "version": "0", "build": "source",
         "replica_id": "f" * 32, "identity": "x:1:1", "missing": False, "parent": True,
-        "empty": True, "ancestors": [], "peers": [], "clock_ns": 0,
+        "ancestors": [], "peers": [], "clock_ns": 0,
     }  # fmt: skip
 
 

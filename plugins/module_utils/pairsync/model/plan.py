@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 from .entry import FILE, Change, Entry, sort_key
@@ -61,15 +60,6 @@ class Item(NamedTuple):
     column: str = BOTH
     note: bool = False
     unsettled: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All items in path order; `equal` ones are among them, notes are apart."""
-
-    items: tuple[Item, ...] = ()
-    notes: tuple[str, ...] = ()
-    digest: str = ""
 
 
 def plan_digest(

@@ -35,7 +35,6 @@ class Opened(NamedTuple):
     replica_id: str
     missing: bool
     parent: bool
-    empty: bool
     identity: str
     ancestors: tuple[str, ...]
     peers: tuple[dict[str, Any], ...]

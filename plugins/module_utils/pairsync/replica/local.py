@@ -15,7 +15,7 @@ from dataclasses import astuple
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
-from ..model.entry import FILE, PROBLEM, STATE_NAME, Change, Entry, is_below, parent_of
+from ..model.entry import FILE, PROBLEM, Change, Entry, is_below, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
@@ -143,7 +143,6 @@ class LocalReplica:
         identity = ""
         ancestors: tuple[str, ...] = ()
         real = self._path
-        empty = True
         if missing and parent:
             # Known by the same name once it is there, also through a symlink above it.
             above, name = os.path.split(self._path.rstrip(b"/"))
@@ -156,7 +155,6 @@ class LocalReplica:
         if not missing:
             real = fsops.real_path(self._root_fd)
             identity, ancestors = guard.lineage(real)
-            empty = not [name for name in fsops.names(self._root_fd) if name != STATE_NAME]
         return Opened(
             host=socket.gethostname(),
             path=os.fsdecode(real),
@@ -166,7 +164,6 @@ class LocalReplica:
             replica_id=self._state.replica_id if self._state is not None else "",
             missing=missing,
             parent=parent,
-            empty=empty,
             identity=identity,
             ancestors=ancestors,
             peers=journal.peers(self._state) if self._state is not None else (),

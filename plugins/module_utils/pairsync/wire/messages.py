@@ -72,7 +72,6 @@ def read_opened(value: Mapping[str, Any], host: str) -> Opened:
         replica_id=text("replica_id"),
         missing=flag("missing"),
         parent=flag("parent"),
-        empty=flag("empty"),
         identity=text("identity"),
         ancestors=tuple(ancestors),
         peers=tuple(peers),
