@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from ..model.errors import UsageError
-from ..session.events import Event, Question
+from ..session.events import Event, Question, as_objects
 
 
 class JsonLines:
@@ -22,8 +22,9 @@ class JsonLines:
         self._answers = answers
 
     def emit(self, event: Event) -> None:
-        """Write one event."""
-        self._out.write(json.dumps(event.as_json(), separators=(",", ":")) + "\n")
+        """Write one event; a list of items takes a line for each."""
+        for value in as_objects(event):
+            self._out.write(json.dumps(value, separators=(",", ":")) + "\n")
         self._out.flush()
 
     def ask(self, question: Question) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Optional, TextIO, Union
 from ..model.errors import UsageError
 from ..model.plan import A_TO_B, B_TO_A, DONE, EQUAL, FAILED, HELD, MERGE, SKIPPED
 from ..model.report import Outcome, item_json
-from ..session.events import Event, PlanItem, Result
+from ..session.events import Event, PlanItems, Results
 from .lines import header, plan_lines, reason_line
 
 _REASONS = 200  # items that were not done, listed at the end
@@ -35,11 +35,10 @@ class Terminal:
     def emit(self, event: Event) -> None:
         """Take an event of a session in this process."""
         # A first sync has hundreds of thousands of items: they become text only when shown.
-        if isinstance(event, PlanItem):
-            self._items.append(event.outcome)
-        elif isinstance(event, Result):
-            if event.outcome.result != DONE:
-                self._undone.append(event.outcome)
+        if isinstance(event, PlanItems):
+            self._items.extend(event.outcomes)
+        elif isinstance(event, Results):
+            self._undone.extend(one for one in event.outcomes if one.result != DONE)
         else:
             self.handle(event.as_json())
 

@@ -9,7 +9,7 @@ only way back in is the answer to a Question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Union
 
@@ -85,14 +85,10 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class PlanItem:
-    """One line of the plan."""
+class PlanItems:
+    """The lines of the plan, all at once: a first sync has hundreds of thousands."""
 
-    outcome: Outcome
-
-    def as_json(self) -> dict[str, Any]:
-        """The event as one JSON object."""
-        return {"event": "item", **item_json(self.outcome)}
+    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True)
@@ -150,14 +146,10 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of one item."""
+class Results:
+    """What became of all items."""
 
-    outcome: Outcome
-
-    def as_json(self) -> dict[str, Any]:
-        """The event as one JSON object."""
-        return {"event": "result", **item_json(self.outcome)}
+    outcomes: Sequence[Outcome]
 
 
 @dataclass(frozen=True)
@@ -177,12 +169,22 @@ Event = Union[
     ReplicaReady,
     ScanDone,
     Remark,
-    PlanItem,
+    PlanItems,
     PlanReady,
     Question,
     Progress,
-    Result,
+    Results,
     Finished,
 ]
 Emit = Callable[[Event], None]
 Ask = Callable[[Question], str]
+
+
+def as_objects(event: Event) -> Iterator[dict[str, Any]]:
+    """An event as JSON objects: one for each item of a list, else a single one."""
+    if isinstance(event, (PlanItems, Results)):
+        name = "item" if isinstance(event, PlanItems) else "result"
+        for outcome in event.outcomes:
+            yield {"event": name, **item_json(outcome)}
+    else:
+        yield event.as_json()

@@ -33,13 +33,13 @@ from .events import (
     Finished,
     Hello,
     Phase,
-    PlanItem,
+    PlanItems,
     PlanReady,
     Progress,
     Question,
     Remark,
     ReplicaReady,
-    Result,
+    Results,
     ScanDone,
 )
 from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
@@ -261,6 +261,7 @@ class _Session:
         confirmed = self._confirmed(digest)
         if confirmed or self.ask is not None:
             items = decided(confirmed=confirmed, interactive=self.ask is not None)
+        self.actions = actions_of(items)
         # Shown before the guards: a plan that a guard stops is one that a person has to see.
         self._show(items)
         if self.options.dry_run:
@@ -268,7 +269,7 @@ class _Session:
         if not confirmed:
             if not first:
                 self._check_emptied(scans, digest)
-            self._check_brake(items, digest)
+            self._check_brake(digest)
         return items
 
     def _confirmed(self, digest: str) -> bool:
@@ -318,9 +319,8 @@ class _Session:
                     place.label,
                 )
 
-    def _check_brake(self, items: list[Item], digest: str) -> None:
-        on_a, on_b = actions_of(items)
-        for place, actions, rows in zip((self.spec.a, self.spec.b), (on_a, on_b), self.rows):
+    def _check_brake(self, digest: str) -> None:
+        for place, actions, rows in zip((self.spec.a, self.spec.b), self.actions, self.rows):
             number = too_many_deletions(actions, rows, self.spec.policy.max_delete)
             if number:
                 raise PairsyncError(
@@ -333,17 +333,16 @@ class _Session:
 
     def _show(self, items: list[Item]) -> None:
         outcomes = planned(items)
-        for outcome in outcomes:
-            if outcome.item.decision != EQUAL:
-                self.emit(PlanItem(outcome))
+        shown = [outcome for outcome in outcomes if outcome.item.decision != EQUAL]
+        self.emit(PlanItems(shown))
         labels = {"a": self.spec.a.label or "local", "b": self.spec.b.label or "local"}
         if labels["a"] == labels["b"]:
             roots = self.spec.a.root, self.spec.b.root
             ends = tuple(map(_end_of, roots))
             labels = dict(zip("ab", roots if ends[0] == ends[1] else ends))
-        shown = sum(1 for outcome in outcomes if outcome.item.decision != EQUAL)
         table = counts(outcomes)
-        self.emit(PlanReady(self.run.plan_digest, shown, table, labels, _summary(items, labels)))
+        summary = _summary(items, labels)
+        self.emit(PlanReady(self.run.plan_digest, len(shown), table, labels, summary))
 
     # -- decide and propagate -------------------------------------------------------------------
 
@@ -357,7 +356,7 @@ class _Session:
             raise PairsyncError("interrupted", "nothing was propagated, as you said", "")
 
     def _propagate(self, items: list[Item], scans: tuple[Scanned, Scanned], bases: Bases) -> None:
-        on_a, on_b = actions_of(items)
+        on_a, on_b = self.actions
         ways = (
             Way(self.a, self.b, A_TO_B, on_b, incomplete_paths(items, A_TO_B)),
             Way(self.b, self.a, B_TO_A, on_a, incomplete_paths(items, B_TO_A)),
@@ -383,9 +382,7 @@ class _Session:
                         " only in the backup"
                     )
         self.run.outcomes = outcomes_of(items, ways)
-        for outcome in self.run.outcomes:
-            if outcome.item.decision != EQUAL:
-                self.emit(Result(outcome))
+        self.emit(Results([one for one in self.run.outcomes if one.item.decision != EQUAL]))
         self._record(items, ways, scans, bases)
 
     def _record(
