@@ -204,7 +204,7 @@ def test_what_cannot_be_put_back_is_kept(place, monkeypatch, code):
 
 
 def test_what_cannot_be_kept_is_not_replaced(place, failing):
-    failing("rename_noreplace", errno.ENOSPC)
+    failing("link", errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):
         place.replace()
     assert (place.root / "name").read_text() == "old"

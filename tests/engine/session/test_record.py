@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -152,3 +153,25 @@ def test_what_a_new_rule_hides_below_a_deleted_directory_is_let_alone(pair):
     assert "d/cache/x" not in result.items
     assert (pair.b / "d/cache/x").read_text() == "1"
     assert not (pair.b / "d/y").exists()
+
+
+def test_a_crash_right_after_an_exchange_loses_nothing(pair, monkeypatch):
+    write_tree(pair.a, {"f": "from a"})
+    pair.sync()
+    write_tree(pair.a, {"f": "new from a"})
+    write_tree(pair.b, {"f": "new from b"})
+    exchange = fsops.rename_exchange
+
+    def crash(*names):
+        exchange(*names)
+        os._exit(1)
+
+    child = os.fork()
+    if not child:
+        fsops.rename_exchange = crash
+        pair.sync(prefer="a")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    write_tree(pair.a, {"other": "so that the stage is emptied"})
+    assert pair.sync().exit == 0
+    assert b"new from b" in pair.backups()

@@ -54,6 +54,32 @@ class Backup:
                 self.kept += 1
                 return directory, target
 
+    def link(self, source: int, name: bytes, path: bytes) -> Optional[tuple[int, bytes]]:
+        """Give an object a second name here, before it is displaced, and say which.
+
+        None where that is not possible (another user's file, too many links): then it is moved
+        here afterwards. Arguments as for take().
+        """
+        directory, wanted = self._place(path)
+        target = wanted
+        while True:
+            try:
+                fsops.link(source, name, directory, target)
+            except FileExistsError:
+                target = wanted[:200] + b"~" + secrets.token_hex(4).encode()
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    return None
+                raise
+            else:
+                self.kept += 1
+                return directory, target
+
+    def unlink(self, directory: int, name: bytes) -> None:
+        """Take back what link() did."""
+        fsops.unlink(directory, name)
+        self.kept -= 1
+
     def _place(self, path: bytes) -> tuple[int, bytes]:
         if self._tree is None:
             self._tree = Tree(self._state.directory(b"backup", self._run))

@@ -203,6 +203,11 @@ def remove_dir(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
+def link(source: int, name: bytes, target: int, new_name: bytes) -> None:
+    """Give a file or symlink a second name, which must be free."""
+    os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+
 def rename(source: int, name: bytes, target: int, new_name: bytes) -> None:
     """Rename within one file system, replacing what is there: for our own state files only."""
     os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)

@@ -76,8 +76,34 @@ def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) 
     if not _is(expected, fsops.lstat(place.fd, place.name), exact=True):
         return Swapped(CHANGED)
     ours = fsops.lstat(staged.fd, staged.name).st_ino
-    if not fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name):
+    # In the backup before it is displaced: a crash right after the exchange loses nothing.
+    kept = None if expected.kind == DIR else backup.link(place.fd, place.name, path)
+    try:
+        swapped = _exchange(staged, place, expected, ours, path, backup, kept=kept is not None)
+    except OSError:
+        if kept is not None:
+            backup.unlink(*kept)
+        raise
+    if kept is not None and (swapped is None or swapped.reason):
+        backup.unlink(*kept)
+    if swapped is None:
         return _replace_weakly(staged, place, expected, path, backup)
+    return swapped
+
+
+def _exchange(
+    staged: At,
+    place: At,
+    expected: Seen,
+    ours: int,
+    path: bytes,
+    backup: Backup,
+    *,
+    kept: bool,
+) -> Optional[Swapped]:
+    """Exchange, verify, and let go of what was displaced; None where nothing can be exchanged."""
+    if not fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name):
+        return None
     # From here on the displaced object has the staged name.
     if not _is(expected, fsops.lstat(staged.fd, staged.name), exact=False):
         _put_back(staged, place, ours, path, backup)
@@ -85,6 +111,8 @@ def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) 
     try:
         if expected.kind == DIR:
             fsops.remove_dir(staged.fd, staged.name)  # it was emptied before
+        elif kept:
+            fsops.unlink(staged.fd, staged.name)
         else:
             backup.take(staged.fd, staged.name, path)
     except OSError as error:
