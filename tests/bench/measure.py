@@ -101,7 +101,7 @@ class _Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *__: object) -> None:
         self._end.set()
         self._thread.join()
 
@@ -109,7 +109,7 @@ class _Watch:
         while not self._end.wait(LOOK_SECONDS):
             self.here = max(self.here, _peak(self._roots[0]))
             # Not sshd itself, which is no part of the run.
-            self.there = max(self.there, max(map(_peak, _children(self._roots[1])), default=0))
+            self.there = max(self.there, *map(_peak, _children(self._roots[1])), 0)
 
 
 def _children(pid: int) -> list[int]:

@@ -39,11 +39,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Row:
-    """key: as in `--only`. bar: what is wanted, for the table. measure: gives each tool's runs."""
+    """key: as in `--only`. goal: what is wanted, for the table. measure: gives each tool's runs."""
 
     key: str
     title: str
-    bar: str
+    goal: str
     measure: Callable[[Bench], dict[str, list[Usage]]]
 
 

@@ -65,7 +65,7 @@ def as_json(results: Results) -> dict[str, Any]:
             {
                 "key": row.key,
                 "title": row.title,
-                "bar": row.bar,
+                "goal": row.goal,
                 "tools": {
                     name: {
                         "median": dataclasses.asdict(median(runs)),
@@ -91,7 +91,7 @@ def show(results: Results) -> None:
         out(f"Only 1/{results.scale} of the files: these figures say little.\n")
     for row, found in results.rows:
         out("\n")
-        _print(f"{row.key}  {row.title} (wanted: {row.bar})", lines(found))
+        _print(f"{row.key}  {row.title} (wanted: {row.goal})", lines(found))
     out(LEGEND + "\n")
 
 

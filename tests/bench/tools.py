@@ -95,7 +95,7 @@ class Unison(Tool):
         options += ["-servercmd", str(self.binary), "-sshargs", f"-F {self.config}"]
         return [self.binary, source, f"ssh://{ssh.HOST}/{target}", *options]
 
-    def forget(self, *_: Path) -> None:
+    def forget(self, *__: Path) -> None:
         for archive in (self.work / "unison").iterdir():
             archive.unlink()
 

@@ -169,7 +169,7 @@ def test_forget_by_specification(pairsync, synced):
 
 
 def test_a_copied_replica_is_refused_until_it_has_an_id_of_its_own(pairsync, synced, tmp_path):
-    a, _ = synced
+    a, __ = synced
     copy = tmp_path / "copy"
     shutil.copytree(a, copy, symlinks=True)
     before = contents(a)

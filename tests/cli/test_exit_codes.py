@@ -30,7 +30,7 @@ def test_0_when_there_is_nothing_to_do(pairsync, synced):
 
 
 def test_0_when_only_notes_are_left(pairsync, synced):
-    a, _ = synced
+    a, __ = synced
     os.mkfifo(a / "pipe")
     ran = pairsync("sync", "--batch", "--json", *synced)
     assert ran.code == ran.report["exit"] == 0
@@ -162,7 +162,9 @@ def test_3_when_the_person_says_no(binary, pair, answer):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_3_when_interrupted(binary, pair, number):
     process = subprocess.Popen(
-        binary.command("sync", "--events", *pair), env=binary.environment(),
+        # A background job of a shell ignores SIGINT, and so would what it starts.
+        ["env", "--default-signal=INT", *binary.command("sync", "--events", *pair)],
+        env=binary.environment(),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:
@@ -188,7 +190,7 @@ def test_3_when_it_takes_longer_than_allowed(binary, pair):
 
 def make_deep(root, levels):
     here = os.open(root, os.O_RDONLY)
-    for _ in range(levels):
+    for __ in range(levels):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)

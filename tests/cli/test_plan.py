@@ -39,7 +39,7 @@ def test_a_plan_before_the_first_sync_writes_nothing_at_all(pairsync, pair, tmp_
 
 
 def test_a_plan_for_a_replica_that_is_missing_does_not_make_it(pairsync, pair, tmp_path):
-    a, _ = pair
+    a, __ = pair
     ran = pairsync("plan", "--json", a, tmp_path / "missing")
     assert ran.code == 1
     assert ran.report["notes"] == [f"{tmp_path}/missing would be created"]

@@ -186,7 +186,7 @@ def test_a_root_with_a_hostile_name(binary, tmp_path, name):
     b = tmp_path / "b"
     b.mkdir()
     (b / "x").write_text("x")
-    for _ in range(2):
+    for __ in range(2):
         ran = binary("sync", "--batch", os.fsdecode(root), b)
         assert ran.code == 0, ran
         assert all(line.isprintable() for line in ran.out.splitlines())

@@ -35,7 +35,7 @@ def before(monkeypatch):
     when: looks at the arguments, and says which calls are counted.
     """
 
-    def install(name, edit, call=1, when=lambda *_: True):
+    def install(name, edit, call=1, when=lambda *__: True):
         real = getattr(fsops, name)
         calls = 0
 
@@ -56,7 +56,7 @@ def before(monkeypatch):
 def failing(monkeypatch):
     """`failing("sync_file", errno.EIO)`: every such call fails, or those that `when` picks."""
 
-    def install(name, code, when=lambda *_: True):
+    def install(name, code, when=lambda *__: True):
         real = getattr(fsops, name)
 
         def wrapped(*arguments):

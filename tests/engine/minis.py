@@ -86,10 +86,8 @@ def plan(
     base: Mini, a: Mini, b: Mini, policy: Policy | None = None, *, interactive: bool = False
 ) -> list[Item]:
     """The decided items of a session over two mini trees; no base at all is a first sync."""
-    items, _ = items_of(base, a, b)
-    return decide(
-        items, policy or Policy(), covers=lambda path: bool(base), interactive=interactive
-    )
+    items, __ = items_of(base, a, b)
+    return decide(items, policy or Policy(), covers=lambda __: bool(base), interactive=interactive)
 
 
 def told(items: Iterable[Item]) -> dict[str, str]:

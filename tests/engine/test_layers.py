@@ -155,7 +155,7 @@ def test_uses_nothing_that_is_banned(file):
     ]
     wrong += [
         f"{place(file)}:{line} imports {module}"
-        for line, _, module in imports(file)
+        for line, __, module in imports(file)
         if module.partition(".")[0] in BANNED_MODULES
     ]
     assert not wrong
@@ -187,7 +187,7 @@ def test_only_fsops_makes_system_calls_on_a_replica(file):
     allowed = ELSEWHERE.get(place(file), set())
     wrong = []
     for line, name in names_used(file):
-        module, _, call = name.rpartition(".")
+        module, __, call = name.rpartition(".")
         if (module == "os" and call in SYSTEM_CALLS) or name == "open":
             if name not in allowed:
                 wrong.append(f"{place(file)}:{line} calls {name}")

@@ -111,7 +111,7 @@ def fingerprints(root: Path) -> dict[str, tuple[int, ...]]:
             status.st_mtime_ns,
             status.st_ctime_ns,
         )
-        for name, _, status in walk(root)
+        for name, __, status in walk(root)
     }
 
 

@@ -167,7 +167,7 @@ def test_a_missing_replica_is_made_at_the_first_sync_and_missed_later(pair):
     before = contents(pair.a)
     assert contents(pair.b) == before
     shutil.rmtree(pair.b)
-    for _ in range(2):
+    for __ in range(2):
         ran = pair.sync()
         expect(ran, "root_missing", "gpu2", "was synced before, and is not there now", "mount")
     assert contents(pair.a) == before
@@ -333,7 +333,7 @@ def wait_for_stage(pair):
 
 def finished(process):
     """The report of a session that was started beside the test."""
-    out, _ = process.communicate(timeout=120)
+    out, __ = process.communicate(timeout=120)
     return json.loads(out.splitlines()[-1])["report"]
 
 
@@ -438,7 +438,7 @@ def test_two_sessions_at_once(synced):
 def test_sessions_that_start_together_wait_for_each_other(synced):
     for number in range(50):
         (synced.a / f"n{number}").write_text("x")
-    sessions = [synced.start("--batch") for _ in range(3)]
+    sessions = [synced.start("--batch") for __ in range(3)]
     assert [finished(session)["exit"] for session in sessions] == [0, 0, 0]
     assert contents(synced.a) == contents(synced.b)
 

@@ -31,10 +31,10 @@ def measure(bench: Bench) -> dict[str, list[Usage]]:
         trees.make(target(tool), shape)
     for tool in bench.tools:
         # Twice: a tool may learn in the run after the first one what it knows from then on.
-        for _ in range(2):
+        for __ in range(2):
             bench.say(f"{tool.name}, not measured")
             run_tool(bench, tool, source, target(tool))
-    return take_turns(bench, source, lambda tool, _: target(tool))
+    return take_turns(bench, source, lambda tool, __: target(tool))
 
 
 ROW = Row(

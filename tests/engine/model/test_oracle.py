@@ -102,7 +102,7 @@ def operate(root: Path, operation: str, path: str, other: str, token: bytes) -> 
 
 def alone(steps):
     """The steps of a round, without changes of permissions where somebody edits as well."""
-    edited = {path for _, operation, *paths in steps if operation != "chmod" for path in paths}
+    edited = {path for __, operation, *paths in steps if operation != "chmod" for path in paths}
     return [
         step
         for step in steps

@@ -41,7 +41,7 @@ def test_globbing(spec, inside, outside):
 
 
 @pytest.mark.needs("unison")
-@pytest.mark.parametrize("spec", [spec for spec, _, _ in TABLE])
+@pytest.mark.parametrize("spec", [spec for spec, __, __ in TABLE])
 def test_unison_ignores_the_same(spec, tmp_path):
     names = ["a", "ab", "d/a", "d/x.o", "d/e/x.o", "d/e/f", "d/.o", "x.tmp", ".tmp", ".x.swp"]
     names += ["ac", "bc", "cc", "c", "abc", "abd", "ae", "x.o", "d/y.o", "z.o", "a*", "dd"]

@@ -126,7 +126,7 @@ def histories(draw, *, problems=True, mode_none=True):
     if problems:
         entries += [UNREADABLE, SOCKET]
     sides = []
-    for _ in "ab":
+    for __ in "ab":
         side = dict(base)
         for name in draw(st.lists(st.sampled_from(NAMES), max_size=4)):
             entry = draw(st.sampled_from(entries))
@@ -435,4 +435,4 @@ def test_decisions_are_final(history):
     for mode in MODES:
         policy = Policy(mode=mode)
         items = plan(base, a, b, policy)
-        assert decide(items, policy, covers=lambda path: bool(base), interactive=False) == items
+        assert decide(items, policy, covers=lambda __: bool(base), interactive=False) == items

@@ -148,7 +148,7 @@ def test_the_note_says_what_is_not_synced():
 
 
 def test_ignored_content_keeps_its_directory():
-    items, _ = items_of(DX, {}, DX, hidden=[("b", b"d")])
+    items, __ = items_of(DX, {}, DX, hidden=[("b", b"d")])
     assert told(items) == {"d contents": "skip", "d/x": "a->b"}
     assert items[0].note
     assert items[0].reason == "kept: ignored content"
@@ -187,9 +187,9 @@ def test_what_b_did_is_a_note_for_a_push():
 
 
 def test_a_confirmed_first_mirror_deletes_the_surplus():
-    items, _ = items_of({}, FX, {"f": Y, "g": Z})
+    items, __ = items_of({}, FX, {"f": Y, "g": Z})
     policy = Policy(mode="mirror")
-    decided = decide(items, policy, covers=lambda path: False, interactive=False, confirmed=True)
+    decided = decide(items, policy, covers=lambda __: False, interactive=False, confirmed=True)
     assert told(decided) == {"f": "a->b", "g": "a->b"}
 
 
@@ -200,11 +200,11 @@ def test_a_person_is_offered_permissions_never_agreed_on():
 
 def by_time(prefer, a: Entry | None, b: Entry | None, offset_s=0, uncertainty_s=0.0):
     base = FX
-    items, _ = items_of(base, {"f": a} if a else {}, {"f": b} if b else {})
+    items, __ = items_of(base, {"f": a} if a else {}, {"f": b} if b else {})
     decided = decide(
         items,
         Policy(prefer=prefer),
-        covers=lambda path: True,
+        covers=lambda __: True,
         interactive=False,
         clock_offset_ns=offset_s * 10**9,
         clock_uncertainty_ns=int(uncertainty_s * 10**9),

@@ -90,7 +90,7 @@ def test_pruning_beside_another_session_that_prunes(root, before):
     def other():
         (first / "d/f").unlink()
 
-    before("unlink", other, when=lambda _, name: name == b"f")
+    before("unlink", other, when=lambda __, name: name == b"f")
     prune(root.state, Retention(keep=1), time.time())
     assert contents(root.kept_in) == {b"2"}
 

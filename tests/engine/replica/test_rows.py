@@ -104,7 +104,7 @@ def stand_still(monkeypatch, at):
     monkeypatch.setattr(
         fsops, "list_dir", lambda fd: [(name, still(status)) for name, status in list_dir(fd)]
     )
-    monkeypatch.setattr(fsops, "touch", lambda _: at.st_mtime_ns)
+    monkeypatch.setattr(fsops, "touch", lambda __: at.st_mtime_ns)
 
 
 @pytest.mark.parametrize("size", [0, 1, LEAF, FLAT_LIMIT])

@@ -173,7 +173,7 @@ def test_a_read_error_fails_that_file_alone(tmp_path, failing):
     write_tree(tmp_path, {"f": "one", "g": "two"})
     source = Source(tmp_path)
     wanted = source.wanted("f"), source.wanted("g")._replace(number=2)
-    failing("open_file", errno.EACCES, lambda _, name: name == b"f")
+    failing("open_file", errno.EACCES, lambda __, name: name == b"f")
     first, second = source.send(*wanted)
     assert first.failed
     assert "Permission denied" in first.reason

@@ -107,7 +107,7 @@ def test_lineage_names_the_directories_above(tmp_path, held):
     inner = tmp_path / "a/b"
     inner.mkdir(parents=True)
     name, above = guard.lineage(os.fsencode(inner))
-    outer, _ = guard.lineage(os.fsencode(tmp_path))
+    outer, __ = guard.lineage(os.fsencode(tmp_path))
     assert outer in above
     assert name not in above
     assert len(above) == len(inner.parts) - 1

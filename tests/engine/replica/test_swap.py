@@ -58,7 +58,7 @@ def place(tmp_path, held):
 def strength(request, monkeypatch):
     """With and without a kernel that can exchange names."""
     if not request.param:
-        monkeypatch.setattr(fsops, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(fsops, "_renameat2", lambda *__: False)
     return request.param
 
 
@@ -154,7 +154,7 @@ def test_an_edit_at_any_call_survives(place, before, strength, verb, edit, step,
 
 
 def test_a_rewrite_that_hides_itself_is_seen_before_the_swap(place):
-    act, _ = edits(place.root)["same_size_and_time"]
+    act, __ = edits(place.root)["same_size_and_time"]
     act()
     assert place.replace().reason == swap.CHANGED
     assert (place.root / "name").read_bytes() == b"OLD"

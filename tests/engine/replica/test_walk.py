@@ -121,7 +121,7 @@ def test_a_file_of_the_same_size_is_read_once(root, monkeypatch):
     (root.path / "f").write_text("TEXT")
     found = root.scan()
     assert found.changes[b"f"].after.digest == digest_bytes(b"TEXT")
-    monkeypatch.setattr(walk, "digest_file", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(walk, "digest_file", lambda *__: pytest.fail("read again"))
     assert root.scan().changes == found.changes
 
 
@@ -129,7 +129,7 @@ def test_a_file_of_another_size_stays_lazy(root, monkeypatch):
     root.agree()
     root.scan()
     (root.path / "f").write_text("another size")
-    monkeypatch.setattr(walk, "digest_file", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(walk, "digest_file", lambda *__: pytest.fail("read"))
     assert root.scan().changes[b"f"].after.digest is None
 
 
@@ -149,7 +149,7 @@ def test_a_file_that_changes_while_it_is_hashed_stays_lazy(root, before):
     def edit():
         (root.path / "f").write_text("late")
 
-    before("read", edit, when=lambda fd, _: os.readlink(f"/proc/self/fd/{fd}").endswith("/f"))
+    before("read", edit, when=lambda fd, __: os.readlink(f"/proc/self/fd/{fd}").endswith("/f"))
     change = root.scan().changes[b"f"]
     assert change.after.digest is None
     assert status(change) == "changed"
@@ -196,7 +196,7 @@ def test_a_directory_that_turns_into_a_link_is_a_problem(root, before):
         (root.path / "d").rename(root.path.parent / "moved")
         (root.path / "d").symlink_to("../outside")
 
-    before("open_dir", flip, when=lambda _, name: name == b"d")
+    before("open_dir", flip, when=lambda __, name: name == b"d")
     changes = root.scan().changes
     assert changes[b"d"].after.kind == PROBLEM
     assert not any(path.startswith(b"d/") for path in changes)
@@ -231,7 +231,7 @@ def test_a_problem_is_seen_again_although_nothing_else_changed(root, failing, mo
     root.agree()
     root.scan()
     root.scan()
-    failing("open_dir", errno.EACCES, lambda _, name: name == b"d")
+    failing("open_dir", errno.EACCES, lambda __, name: name == b"d")
     assert root.told() == {"d": "problem"}
 
 

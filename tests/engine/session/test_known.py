@@ -26,7 +26,7 @@ def sync(a, b):
     def connect():
         return LocalReplica(), LocalReplica()
 
-    return run_session(PairSpec(a, b), connect, Options(), lambda _: None)
+    return run_session(PairSpec(a, b), connect, Options(), lambda __: None)
 
 
 def forget(a, b):

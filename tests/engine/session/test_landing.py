@@ -37,7 +37,7 @@ def test_a_pointer_that_did_not_arrive_holds_deletions(run, before):
     before(
         "open_file",
         lambda: (run.a / "run/checkpoint").write_text("2 and more"),
-        when=lambda _, name: name == b"checkpoint",
+        when=lambda __, name: name == b"checkpoint",
     )
     result = run.sync()
     assert result.items["run/checkpoint"][1] == "skipped"
@@ -107,7 +107,7 @@ def test_a_file_replaced_right_after_it_landed_is_seen_next_time(local, before, 
     os.utime(local.a / name, (1_200_000_000, 1_200_000_000))
     landed = local.b / name
 
-    def is_there(_, called):
+    def is_there(__, called):
         return called == name.encode() and landed.exists() and landed.read_text() == "from a"
 
     before("lstat", other_file(landed), when=is_there)
@@ -151,7 +151,7 @@ def test_a_large_directory_that_appears_meanwhile_is_joined(local, before, monke
     before(
         "make_dir",
         lambda: write_tree(local.b, {"big/late": "late"}),
-        when=lambda _, name, *__: name == b"big",
+        when=lambda __, name, *___: name == b"big",
     )
     assert local.sync().exit == 0
     assert set(read_tree(local.b)) == {"big", "big/1", "big/2", "big/3", "big/late"}
@@ -168,7 +168,7 @@ LARGE = bytes(3 << 20)
 def test_a_large_file_that_cannot_be_written_fails_alone(local, failing, call):
     write_tree(local.a, {"large": LARGE, "small": "1", "d/large": LARGE, "d/small": "2"})
 
-    def of_large(_, what, *__):
+    def of_large(__, what, *___):
         return len(what) > 1000 if call == "write" else what in (b"f3", b"large")
 
     failing(call, errno.EFBIG, of_large)
@@ -182,10 +182,10 @@ def test_a_large_file_that_cannot_be_written_fails_alone(local, failing, call):
 @pytest.mark.parametrize("top", ["", "new/"])
 def test_a_name_that_cannot_be_stored_fails_with_what_is_below_it(local, failing, top):
     write_tree(local.a, {f"{top}odd/d/large": LARGE, f"{top}odd/small": "1", f"{top}z/fine": "2"})
-    failing("make_dir", errno.EINVAL, lambda _, name, *__: name == (b"odd" if top else b"u0"))
+    failing("make_dir", errno.EINVAL, lambda __, name, *___: name == (b"odd" if top else b"u0"))
     result = local.sync()
     assert result.exit == 2
-    failed = {path for path, (__, became) in result.items.items() if became == "failed"}
+    failed = {path for path, (___, became) in result.items.items() if became == "failed"}
     assert failed == {f"{top}odd{below}" for below in ("", "/d", "/d/large", "/small")}
     assert read_tree(local.b)[f"{top}z/fine"] == b"2"
 

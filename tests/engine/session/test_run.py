@@ -252,7 +252,7 @@ def test_an_unreadable_file_is_not_overwritten(synced, failing):
     (synced.b / "f").write_text("TEXT")  # the same size: it has to be read
     (synced.a / "f").write_text("other contents")
     inode = (synced.b / "f").stat().st_ino
-    failing("read", errno.EIO, lambda fd, _: os.fstat(fd).st_ino == inode)
+    failing("read", errno.EIO, lambda fd, __: os.fstat(fd).st_ino == inode)
     result = synced.sync()
     assert result.exit >= 2
     assert (synced.b / "f").read_text() == "TEXT"
@@ -408,7 +408,7 @@ def test_contents_and_permissions_that_cross_are_no_late_edit(synced, before):
     """The session's own chmod of a file that is still to be sent is not the user's."""
     (synced.a / "f").write_text("changed on a")
     (synced.b / "f").chmod(0o600)
-    before("open_file", lambda: time.sleep(0.2), when=lambda _, name: name == b"f")
+    before("open_file", lambda: time.sleep(0.2), when=lambda __, name: name == b"f")
     assert synced.sync().exit == 0
     assert entries(synced.a) == entries(synced.b)
     assert (synced.b / "f").read_text() == "changed on a"
@@ -459,7 +459,7 @@ def test_a_pointer_waits_for_its_directory_and_deletions_wait_with_it(synced, be
     before(
         "open_file",
         lambda: (synced.a / "run/model-2").write_text("a whole model"),
-        when=lambda _, name: name == b"model-2",
+        when=lambda __, name: name == b"model-2",
     )
     result = synced.sync()
     assert result.exit == 1
@@ -481,7 +481,7 @@ def test_a_log_travels_while_it_grows(synced, before):
         with (synced.a / "train.log").open("a") as stream:
             stream.write("three\n")
 
-    before("open_file", grow, when=lambda _, name: name == b"train.log")
+    before("open_file", grow, when=lambda __, name: name == b"train.log")
     assert synced.sync().exit == 0
     assert (synced.b / "train.log").read_text().startswith("one\ntwo\n")
     assert synced.sync().exit == 0

@@ -88,7 +88,7 @@ def test_what_failed_keeps_its_base(history, results):
     base, a, b = history
     items = plan(base, a, b)
     ways = carried_out(items, results)
-    for_a, _ = recording(items, ways, "commit", [], "")
+    for_a, __ = recording(items, ways, "commit", [], "")
     explicit = dict(for_a.rows)
     for way in ways:
         for action in way.actions:

@@ -89,7 +89,7 @@ def sync(a: Path, b: Path, replica_b: Replica, state: Path, **options: object) -
         a=ReplicaSpec("", str(a), local=True), b=ReplicaSpec("gpu2", str(b)),
     )  # fmt: skip
     local = LocalReplica("source", str(state))
-    return run_session(spec, lambda: (local, replica_b), Options(**options), lambda _: None)
+    return run_session(spec, lambda: (local, replica_b), Options(**options), lambda __: None)
 
 
 @contextmanager

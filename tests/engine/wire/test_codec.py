@@ -86,7 +86,7 @@ def read(name, data):
 @pytest.mark.parametrize("name", LISTS)
 @given(st.data())
 def test_what_is_written_is_read_back(name, data):
-    write, _, items = LISTS[name]
+    write, __, items = LISTS[name]
     found = data.draw(st.lists(items, max_size=5))
     assert read(name, codec.write_list(found, write)) == found
 
@@ -100,7 +100,7 @@ def test_contents_are_read_back(records):
 @pytest.mark.parametrize("name", LISTS)
 @given(st.data())
 def test_a_list_that_breaks_off_anywhere_is_refused(name, data):
-    write, _, items = LISTS[name]
+    write, __, items = LISTS[name]
     whole = codec.write_list(data.draw(st.lists(items, min_size=1, max_size=3)), write)
     cut = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(ProtocolError, match="gpu2 sent") as caught:
@@ -111,7 +111,7 @@ def test_a_list_that_breaks_off_anywhere_is_refused(name, data):
 @pytest.mark.parametrize("name", LISTS)
 @given(st.data())
 def test_a_list_with_something_after_its_end_is_refused(name, data):
-    write, _, items = LISTS[name]
+    write, __, items = LISTS[name]
     whole = codec.write_list(data.draw(st.lists(items, max_size=3)), write)
     with pytest.raises(ProtocolError, match="something after its end"):
         read(name, whole + b"\0")
@@ -132,7 +132,7 @@ def test_any_bytes_are_a_list_or_a_protocol_error(name, data):
 @pytest.mark.parametrize("name", LISTS)
 @given(st.data())
 def test_a_list_with_any_byte_wrong_is_a_list_or_a_protocol_error(name, data):
-    write, _, items = LISTS[name]
+    write, __, items = LISTS[name]
     whole = bytearray(codec.write_list(data.draw(st.lists(items, min_size=1, max_size=3)), write))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] = data.draw(st.integers(0, 255))
@@ -285,7 +285,7 @@ def test_reasons_reach_no_terminal_as_they_were_sent():
     done = Done(1, "failed", evil)
     [found] = read("done", codec.write_list([done], codec.write_done))
     [unsent] = codec.decode_records(codec.encode_record(Unsent(1, evil, failed=True)), "gpu2")
-    [(_, problem)] = read(
+    [(__, problem)] = read(
         "row", codec.write_list([(b"a", Entry(PROBLEM, target=evil.encode()))], codec.write_row)
     )
     for text in (found.reason, unsent.reason, problem.target.decode()):

@@ -57,7 +57,7 @@ def test_frames_arrive_as_they_were_put(pipe, start_writer):
     sent = [Frame(CALL, 1, b"{}"), Frame(REPLY, 2**32 - 1, b""), Frame(BULK, 7, b"x" * 300_000)]
     for frame in sent:
         writer.put(*frame)
-    assert [reader.read() for _ in sent] == sent
+    assert [reader.read() for __ in sent] == sent
     writer.close()
     assert reader.received == writer.sent == sum(9 + len(frame.payload) for frame in sent)
 
@@ -112,7 +112,7 @@ def test_a_broken_pipe_is_told_to_whoever_writes(pipe, start_writer):
     os.close(pipe[0])
 
     def write_on():
-        for _ in range(100):
+        for __ in range(100):
             writer.put(CALL, 1, b"x" * 1000)
             time.sleep(0.001)
 
@@ -135,7 +135,7 @@ def test_a_full_pipe_holds_its_producer_and_needs_no_memory(pipe, start_writer):
     assert producer.is_alive()
     assert len(put) <= 20, "more was taken than is kept in memory"
     reader = FrameReader(pipe[0], "gpu2")
-    assert [reader.read().number for _ in range(100)] == list(range(100))
+    assert [reader.read().number for __ in range(100)] == list(range(100))
     producer.join(10)
     assert not producer.is_alive()
 
@@ -162,7 +162,7 @@ def test_a_producer_is_let_go_when_the_other_direction_breaks(pipe, start_writer
 def test_closing_does_not_wait_for_a_peer_that_does_not_read(pipe, start_writer, monkeypatch):
     monkeypatch.setattr(frames, "CLOSE_SECONDS", 0.2)
     writer = start_writer()
-    for _ in range(10):
+    for __ in range(10):
         writer.put(BULK, 1, b"x" * 100_000)
     started = time.monotonic()
     writer.close()

@@ -346,8 +346,8 @@ def test_a_sender_cannot_bring_in_what_was_not_planned(roots, tmp_path, contents
         lambda writer, number: writer.put(REPLY, number, b"{" * 100_000),
         lambda writer, number: writer.put(FAIL, number, b"{}"),
         lambda writer, number: writer.put(REPLY, number, b'{"entries":-1,"dropped":-5}'),
-        lambda writer, _: os.write(writer._fd, b"Connection to gpu2 closed.\n"),
-        lambda writer, _: os.write(writer._fd, b"\0\0\0\5\3"),
+        lambda writer, __: os.write(writer._fd, b"Connection to gpu2 closed.\n"),
+        lambda writer, __: os.write(writer._fd, b"\0\0\0\5\3"),
     ],
 )
 def test_every_wrong_answer_is_a_protocol_error_and_nothing_is_written(roots, tmp_path, message):
