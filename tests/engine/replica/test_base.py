@@ -20,14 +20,14 @@ def file(text: str) -> Entry:
     return Entry(FILE, 0o644, len(text), 0, hashlib.sha256(text.encode()).digest())
 
 
-ROWS = [
+ROWS = (
     (b"d", DIRECTORY),
     (b"d/e", DIRECTORY),
     (b"d/e/f", file("deep")),
     (b"f", file("text")),
     (b"l", Entry(LINK, None, 0, 0, None, b"tar\xffget")),
     (b"no mode", Entry(FILE, None, 1, 0, bytes(32))),
-]
+)
 
 
 @pytest.fixture
