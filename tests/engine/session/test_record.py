@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -175,3 +177,32 @@ def test_a_crash_right_after_an_exchange_loses_nothing(pair, monkeypatch):
     write_tree(pair.a, {"other": "so that the stage is emptied"})
     assert pair.sync().exit == 0
     assert b"new from b" in pair.backups()
+
+
+@pytest.mark.root
+def test_a_read_only_directory_arrives_and_blocks_nothing():
+    # Below a directory that a plain user can reach.
+    pair = Pair(Path(tempfile.mkdtemp(dir="/var/tmp")) / "pair")
+    write_tree(pair.a, {"ro/f": "1", "ro/in/g": "2"})
+    (pair.a / "ro/in").chmod(0o555)
+    (pair.a / "ro").chmod(0o555)
+    for root in pair.roots:
+        os.chown(root, 12345, 12345)
+    for path in [*pair.a.rglob("*")]:
+        os.chown(path, 12345, 12345)
+    pair.home.parent.chmod(0o755)
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(12345)
+            os.setuid(12345)
+            os._exit(pair.sync().exit)
+        except BaseException:
+            os._exit(9)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert read_tree(pair.b) == read_tree(pair.a)
+        assert (pair.b / "ro").stat().st_mode & 0o777 == 0o555
+    finally:
+        shutil.rmtree(pair.home.parent)

@@ -168,7 +168,10 @@ class Landing:
         for action in reversed(unit.actions):
             want = action.want
             if want is not None and want.kind == DIR and action.number not in self.results:
-                self._ground.stage.finish_dir(unit.staged_name(action.path), want, owner)
+                name = unit.staged_name(action.path)
+                if action is unit.top:
+                    want = _movable(want)
+                self._ground.stage.finish_dir(name, want, owner)
         self._ground.stage.forget()
 
     def _make_staged_durable(self, actions: list[Action], *, units: bool) -> None:
@@ -184,6 +187,10 @@ class Landing:
                 self._attempt(unit.arrived(action), self._create_or_join)
             return
         done = self._attempt(unit.top, self._create if unit.top.have is None else self._replace)
+        if done and unit.top.want is not None and unit.top.want != _movable(unit.top.want):
+            owner = self.owner(parent_of(unit.top.path))
+            finish_dir(self._ground.tree.directory(unit.top.path), unit.top.want, owner)
+            self._ground.tree.forget()
         for action in unit.actions[1:]:
             if action.number in self.results:
                 continue
@@ -376,6 +383,11 @@ def _same_file(one: Seen, other: Seen) -> bool:
         other.size,
         other.mtime_ns,
     )
+
+
+def _movable(want: Entry) -> Entry:
+    """A directory's entry with the permissions that moving it to another parent takes."""
+    return want if want.mode is None else want._replace(mode=want.mode | 0o700)
 
 
 def _dir_seen(want: Entry) -> Seen:

@@ -172,6 +172,7 @@ def remove_tree(parent: int, name: bytes) -> None:
             raise
     else:
         return
+    fsops.set_mode_at(parent, name, 0o700)  # a staged directory may be read-only already
     fd = fsops.open_dir(parent, name)
     try:
         for inner in fsops.names(fd):

@@ -73,7 +73,7 @@ def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) 
 
     expected: what the scan saw there; anything else is put back. Raises OSError.
     """
-    if not _is(expected, fsops.lstat(place.fd, place.name), exact=True):
+    if not _is_there(expected, place):
         return Swapped(CHANGED)
     ours = fsops.lstat(staged.fd, staged.name).st_ino
     # In the backup before it is displaced: a crash right after the exchange loses nothing.
@@ -162,7 +162,7 @@ def _replace_weakly(staged: At, place: At, expected: Seen, path: bytes, backup: 
 
 def remove(place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
     """Move a file or link into the backup, unless it is not what the scan saw."""
-    if not _is(expected, fsops.lstat(place.fd, place.name), exact=True):
+    if not _is_there(expected, place):
         return Swapped(CHANGED)
     return Swapped(_take(place, expected, path, backup))
 
@@ -189,6 +189,14 @@ def remove_dir(place: At) -> Swapped:
             return Swapped("new content below")
         raise
     return Swapped()
+
+
+def _is_there(expected: Seen, place: At) -> bool:
+    """Tell whether a name still holds what the scan saw."""
+    try:
+        return _is(expected, fsops.lstat(place.fd, place.name), exact=True)
+    except FileNotFoundError:
+        return False
 
 
 def _is(expected: Seen, status: os.stat_result, *, exact: bool) -> bool:
