@@ -44,6 +44,9 @@ def told() -> Iterator[None]:
         yield
     except PairsyncError as error:
         raise Exit(f"pairsync: {rendering.escape(error)}", code=EXIT_FATAL) from error
+    except KeyboardInterrupt as error:
+        said = "pairsync: interrupted; run the same command again, it goes on where it stopped"
+        raise Exit(said, code=EXIT_FATAL) from error
 
 
 def take_locations() -> None:

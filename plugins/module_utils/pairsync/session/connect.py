@@ -240,7 +240,7 @@ def explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: bytes
     if code == NOT_FOUND:
         return PairsyncError(
             "binary_missing",
-            f"pairsync is not installed on {host} ({binary} is not there)",
+            f"pairsync is not installed on {host}",
             f"run `invoke bootstrap --limit {host}`",
             host,
         )
