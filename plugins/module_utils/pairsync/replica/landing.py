@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import stat
+import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry, is_below, parent_of
 from ..model.pathspec import PathSet
@@ -25,7 +26,7 @@ from . import fsops, swap
 from .backup import Backup
 from .contents import Done
 from .digest import digest_file
-from .faults import of_file_system
+from .faults import as_fatal, of_file_system
 from .rows import Seen
 from .stage import Owner, Stage, finish_dir, is_dir, owner_in
 from .swap import At, Swapped
@@ -52,6 +53,44 @@ class Ground:
     locked: Callable[[], AbstractContextManager[None]]
     landed: Callable[[bytes, Optional[Seen]], None]
     beat: Callable[[], None]
+
+
+class Flush:
+    """A file system that is being made durable, in a thread of its own."""
+
+    def __init__(self, fd: int) -> None:
+        """fd: anything on the file system; stays the caller's."""
+        self._fd = fsops.duplicate(fd)
+        self._done = False
+        self._error: Optional[OSError] = None
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> bool:
+        """Wait for it; False where files have to be made durable one by one.
+
+        Raises PairsyncError when it failed: nobody knows then what is durable.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise as_fatal(self._error) from self._error
+        return self._done
+
+    def _run(self) -> None:
+        try:
+            self._done = fsops.sync_file_system(self._fd)
+        except OSError as error:
+            self._error = error
+        finally:
+            fsops.close(self._fd)
+
+
+class Batch(NamedTuple):
+    """Staged objects on their way to their names. flush: what makes them durable, if not done."""
+
+    actions: list[Action]
+    units: list[Unit]
+    flush: Optional[Flush] = None
 
 
 class Landing:
@@ -142,15 +181,29 @@ class Landing:
 
     def land(self, actions: list[Action], units: list[Unit]) -> None:
         """Make staged objects durable, then give them their names, one right after the other."""
-        if not actions and not units:
-            return
+        self.complete(self.begin(actions, units))
+
+    def begin(self, actions: list[Action], units: list[Unit]) -> Batch:
+        """Begin to make staged objects durable; more can be staged meanwhile."""
         for unit in units:
             self._close_unit(unit)
+        stage = self._ground.stage
+        if units or len(actions) > FEW:
+            return Batch(actions, units, Flush(stage.fd))
+        stage.sync([self._units.staged_name(action) for action in actions])
+        return Batch(actions, units)
+
+    def complete(self, batch: Batch) -> None:
+        """Wait until a batch is durable, then give its objects their names."""
+        if not batch.actions and not batch.units:
+            return
+        if batch.flush is not None and not batch.flush.wait():
+            stage = self._ground.stage
+            stage.sync([self._units.staged_name(action) for action in batch.actions])
         with self._ground.locked():
-            self._make_staged_durable(actions, units=bool(units))
-            for unit in units:
+            for unit in batch.units:
                 self._land_unit(unit)
-            for action in actions:
+            for action in batch.actions:
                 self._attempt(action, self._create if action.have is None else self._replace)
 
     def _close_unit(self, unit: Unit) -> None:
@@ -173,12 +226,6 @@ class Landing:
                     want = _movable(want)
                 self._ground.stage.finish_dir(name, want, owner)
         self._ground.stage.forget()
-
-    def _make_staged_durable(self, actions: list[Action], *, units: bool) -> None:
-        stage = self._ground.stage
-        if (units or len(actions) > FEW) and fsops.sync_file_system(stage.fd):
-            return
-        stage.sync([self._units.staged_name(action) for action in actions])
 
     def _land_unit(self, unit: Unit) -> None:
         if unit.top.have is None and self._is_dir_there(unit.top):

@@ -19,7 +19,7 @@ from ..model.plan import DONE, FAILED, SKIPPED
 from ..reconcile.actions import Action
 from . import fsops
 from .contents import Begin, Done, End, Piece, Proof, Record, Whole
-from .landing import Ground, Landing, held_for
+from .landing import Batch, Ground, Landing, held_for
 from .rows import Seen
 from .stage import Incoming, finish_file, is_dir, is_leaf
 from .units import Unit, Units
@@ -46,6 +46,7 @@ class Receiver:
         self._ready_units: list[Unit] = []
         self._ready_bytes = 0
         self._ready_files = 0
+        self._batch: Optional[Batch] = None  # becomes durable while the next one is staged
 
     @property
     def actions(self) -> list[Action]:
@@ -246,7 +247,7 @@ class Receiver:
             unit.waiting -= 1
             self._complete_unit(unit)
         if self._ready_bytes >= BATCH_BYTES or self._ready_files >= BATCH_FILES:
-            self._land_new()
+            self._land_new(wait=False)
 
     def _complete_unit(self, unit: Unit) -> None:
         if not unit.waiting and unit.top.have is None:
@@ -258,7 +259,7 @@ class Receiver:
         """Swap in what is left, in order; return what became of every action."""
         if self._incoming is not None:
             raise ProtocolError("the stream ended inside a file")
-        self._land_new()
+        self._land_new(wait=True)
         left = [one for one in self._actions.values() if one.number not in self._landing.results]
         pointers, replaced = self._replacements(left)
         units = [one for one in self._units.all if one.top.have is not None and not one.waiting]
@@ -270,11 +271,21 @@ class Receiver:
         self._ground.backup.sync()
         return [self._result(action) for action in self._actions.values()]
 
-    def _land_new(self) -> None:
+    def _land_new(self, *, wait: bool) -> None:
+        """Land the batch before, and begin with what has come since; wait: land that as well."""
         ready, units = self._ready, self._ready_units
         self._ready, self._ready_units = [], []
         self._ready_bytes = self._ready_files = 0
-        self._landing.land(ready, units)
+        self._land_batch()
+        if ready or units:
+            self._batch = self._landing.begin(ready, units)
+        if wait:
+            self._land_batch()
+
+    def _land_batch(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._landing.complete(batch)
 
     def _replacements(self, left: list[Action]) -> tuple[list[Action], list[Action]]:
         """Staged objects that were kept back: pointer files, and what replaces files."""
