@@ -354,8 +354,7 @@ def test_an_agent_killed_in_the_middle(big):
 def test_a_session_killed_in_the_middle(big):
     process = big.start("--batch")
     wait_for_stage(big)
-    [session] = big.gpu1.run("pgrep -f '[p]airsync.* sync --spec'").stdout.split()
-    big.gpu1.run(["kill", "-KILL", session])
+    big.gpu1.run("pkill -KILL -f '[p]airsync.* sync --spec'")
     process.communicate(timeout=60)
     assert not (big.b / "big").exists()
     ends_as_if_nothing_had_happened(big)

@@ -208,10 +208,10 @@ def job_is_running(fleet):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.02)
-    pytest.fail("It did not happen within 20 seconds.")
+    pytest.fail("It did not happen within 60 seconds.")

@@ -54,6 +54,7 @@ def test_the_users_binary_is_asked_only_where_the_systems_is_missing():
     assert asked == [
         "/usr/bin/pairsync --version --json",
         "~/.local/bin/pairsync --version --json",
+        "/usr/local/bin/pairsync --version --json",
     ]
     asked.clear()
     ask(run, binary="/opt/p/pairsync")
