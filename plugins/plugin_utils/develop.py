@@ -98,7 +98,7 @@ def test(
         )
     if os.geteuid() != 0:
         _say("A plain user skips the tests marked `root` and `fleet`. To run them too: as root.")
-    command = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadgroup"]
+    command = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadfile"]
     if tier == "nightly":
         command += ["--nightly", "--hypothesis-profile", "nightly"]
     if keyword:

@@ -17,11 +17,10 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is below this directory: it needs root, and one worker per module and its fleet."""
+    """Mark what is below this directory: it needs root, and hosts."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.fleet)
-            item.add_marker(pytest.mark.xdist_group(f"fleet-{item.path.stem}"))
 
 
 @pytest.fixture(scope="module")
