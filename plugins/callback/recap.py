@@ -42,13 +42,14 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         self._note(result)
 
+    # Names and signatures are Ansible's.
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         self._note(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._note(result)
 
-    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002
+    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002 - as above
         if self._rows:
             rows = [self._rows[name] for name in sorted(self._rows)]
             self._display.banner("PAIRS")

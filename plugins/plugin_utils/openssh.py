@@ -102,7 +102,7 @@ def connect(way: Reach) -> Any:
 
 def _open(way: Reach, chosen: Settings, gateway: Any) -> Any:
     """Connect through a gateway: an open connection, a command, or None for straight."""
-    import paramiko  # type: ignore[import-untyped]
+    import paramiko  # type: ignore[import-untyped]  # it ships no types
 
     connection = _connection(way, chosen, gateway)
     try:
