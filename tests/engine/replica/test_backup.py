@@ -6,41 +6,16 @@
 from __future__ import annotations
 
 import os
-import time
+import shutil
 
 import pytest
 
 from pairsync.model.policy import Retention
-from pairsync.replica import fsops, state
-from pairsync.replica.backup import Backup, drop_brief, prune, run_name
+from pairsync.replica import fsops
+from pairsync.replica.backup import drop_brief, run_name
 from tests.engine.trees import STATE, Pair, contents, write_tree
 
 BRIEF = Retention(enabled=False)
-
-
-class Root:
-    def __init__(self, path, held):
-        self.path = write_tree(path, {})
-        self.fd = held(path)
-        self.state = state.create(self.fd, "")
-        self.kept_in = path / STATE / "backup"
-
-    def keep(self, run, tree):
-        """Displace files in a run; return the run's backup, still open."""
-        write_tree(self.path, tree)
-        backup = Backup(self.state, run)
-        for name in tree:
-            parent = os.open((self.path / name).parent, os.O_RDONLY)
-            backup.take(parent, os.path.basename(name).encode(), name.encode())
-            os.close(parent)
-        return backup
-
-
-@pytest.fixture
-def root(tmp_path, held):
-    root = Root(tmp_path / "root", held)
-    yield root
-    root.state.close()
 
 
 @pytest.fixture
@@ -82,17 +57,24 @@ def test_what_a_session_that_was_cut_short_kept_is_durable(root, synced_inodes):
     assert (root.kept_in / "run").stat().st_ino in synced_inodes
 
 
-def test_pruning_beside_another_session_that_prunes(root, before):
-    for number in range(3):
-        root.keep(f"2020010{number}T000000Z-x", {"d/f": str(number)}).close()
-    first = root.kept_in / "20200100T000000Z-x"
-
-    def other():
-        (first / "d/f").unlink()
-
-    before("unlink", other, when=lambda __, name: name == b"f")
-    prune(root.state, Retention(keep=1), time.time())
-    assert contents(root.kept_in) == {b"2"}
+def test_everything_displaced_keeps_its_path_whatever_has_its_name(root):
+    """Twice one path, a file under a directory's name and the other way round, long names."""
+    long = "n" * 255
+    for tree in ({"f": "1", long: "1"}, {"f": "2", long: "2"}, {"f/g": "3", "d/e": "3"}):
+        root.keep("run", tree).close()
+        shutil.rmtree(root.path / "f", ignore_errors=True)
+        shutil.rmtree(root.path / "d", ignore_errors=True)
+    root.keep("run", {"d": "4"}).close()
+    kept = {
+        path.relative_to(root.kept_in / "run").as_posix(): path.read_text()
+        for path in (root.kept_in / "run").rglob("*")
+        if path.is_file()
+    }
+    one, two = f"{STATE}/1", f"{STATE}/2"
+    assert kept == {
+        "f": "1", f"{one}/f": "2", f"{two}/f/g": "3", "d/e": "3", f"{one}/d": "4",
+        long: "1", f"{one}/{long}": "2",
+    }  # fmt: skip
 
 
 def test_a_session_makes_what_it_keeps_durable_before_it_records(tmp_path, before, synced_inodes):

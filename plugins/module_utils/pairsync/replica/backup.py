@@ -4,26 +4,29 @@
 """The backup: displaced objects themselves, by run, under the path they had.
 
 `backup/<run>/<path>` holds the very inode that was replaced or deleted, so that a program that
-still writes into it loses nothing. A run of which nothing is to be kept is `<run>.<pair>.brief`,
-and goes when the next session of its pair has something to receive here.
+still writes into it loses nothing. Where the name is taken, because a run displaced two objects of
+one path or a file where it displaces something below a directory, the later one is in a layer of
+its own, `backup/<run>/.pairsync/<number>/<path>`: no synced path has that name in it.
+
+A run of which nothing is to be kept is `<run>.<pair>.brief`, and goes when the next session of its
+pair has something to receive here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
-import stat
-import time
-from collections.abc import Iterator
-from typing import Optional
+import functools
+import itertools
+from typing import Callable, Optional
 
+from ..model.entry import STATE_NAME
 from ..model.policy import Retention
 from . import fsops
 from .state import State, remove_tree
 from .tree import Tree
 
-_BRIEF = ".brief"
+BRIEF = ".brief"
 
 
 class Backup:
@@ -43,16 +46,7 @@ class Backup:
         source, name: where it lies; path: its path in the replica. Raises OSError when it
         cannot be kept, and then nothing was moved.
         """
-        directory, wanted = self._place(path)
-        target = wanted
-        while True:
-            try:
-                fsops.rename_noreplace(source, name, directory, target)
-            except FileExistsError:
-                target = wanted[:200] + b"~" + secrets.token_hex(4).encode()
-            else:
-                self.kept += 1
-                return directory, target
+        return self._keep(path, functools.partial(fsops.rename_noreplace, source, name))
 
     def link(self, source: int, name: bytes, path: bytes) -> Optional[tuple[int, bytes]]:
         """Give an object a second name here, before it is displaced, and say which.
@@ -60,52 +54,49 @@ class Backup:
         None where that is not possible (another user's file, too many links): then it is moved
         here afterwards. Arguments as for take().
         """
-        directory, wanted = self._place(path)
-        target = wanted
-        while True:
-            try:
-                fsops.link(source, name, directory, target)
-            except FileExistsError:
-                target = wanted[:200] + b"~" + secrets.token_hex(4).encode()
-            except OSError as error:
-                if error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
-                    return None
-                raise
-            else:
-                self.kept += 1
-                return directory, target
+        try:
+            return self._keep(path, functools.partial(fsops.link, source, name))
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
+                return None
+            raise
 
     def unlink(self, directory: int, name: bytes) -> None:
         """Take back what link() did."""
         fsops.unlink(directory, name)
         self.kept -= 1
 
-    def _place(self, path: bytes) -> tuple[int, bytes]:
+    def _keep(self, path: bytes, step: Callable[[int, bytes], object]) -> tuple[int, bytes]:
+        """Run a step with the first free place for a path; return the place."""
+        parent, __, name = path.rpartition(b"/")
+        for layer in itertools.count():
+            top = b"%s/%d/" % (STATE_NAME, layer) if layer else b""
+            try:
+                directory = self._directory((top + parent).rstrip(b"/"))
+            except NotADirectoryError:
+                continue  # what was displaced before has the name of a directory on the way
+            with contextlib.suppress(FileExistsError):
+                step(directory, name)
+                break
+        self.kept += 1
+        return directory, name
+
+    def _directory(self, path: bytes) -> int:
+        """Open a directory of the run, making what is missing."""
         if self._tree is None:
             self._tree = Tree(self._state.directory(b"backup", self._run))
-            self._touched.add(b"")
         tree = self._tree
-        parts = path.split(b"/")
-        held = tree.root_fd
-        for depth in range(1, len(parts)):
-            try:
-                held = tree.directory(b"/".join(parts[:depth]))
-            except (FileNotFoundError, NotADirectoryError):
-                # A file displaced earlier in this run may have the name of this directory.
-                parts[depth - 1] = self._fresh_dir(held, parts[depth - 1])
-                self._touched.add(b"/".join(parts[: depth - 1]))
-                held = tree.directory(b"/".join(parts[:depth]))
-        self._touched.add(b"/".join(parts[:-1]))
-        return held, parts[-1]
-
-    @staticmethod
-    def _fresh_dir(parent: int, name: bytes) -> bytes:
-        with contextlib.suppress(FileExistsError):
-            fsops.make_dir(parent, name, 0o700)
-            return name
-        other = name[:200] + b"~" + secrets.token_hex(4).encode()
-        fsops.make_dir(parent, other, 0o700)
-        return other
+        try:
+            directory = tree.directory(path)
+        except FileNotFoundError:
+            parts = path.split(b"/")
+            for depth in range(1, len(parts) + 1):
+                with contextlib.suppress(FileExistsError):
+                    fsops.make_dir(*tree.parent(b"/".join(parts[:depth])), 0o700)
+                    self._touched.add(b"/".join(parts[: depth - 1]))
+            directory = tree.directory(path)
+        self._touched.add(path)
+        return directory
 
     def sync(self) -> None:
         """Make the names of what was kept durable. Raises OSError."""
@@ -136,28 +127,7 @@ class Backup:
 
 def run_name(run: str, retention: Retention, pair_id: str) -> str:
     """What a run's directory in the backup is called."""
-    return run if retention.enabled else f"{run}.{pair_id}{_BRIEF}"
-
-
-def prune(state: State, retention: Retention, now: float) -> None:
-    """Drop versions beyond the retention, oldest first; the newest of each path stays.
-
-    now: seconds since the epoch.
-    """
-    root = state.directory(b"backup")
-    try:
-        runs = sorted(name for name in fsops.names(root) if not name.endswith(_BRIEF.encode()))
-        versions: dict[bytes, list[bytes]] = {}
-        for run in runs:
-            for path in _objects(root, run):
-                versions.setdefault(path, []).append(run)
-        oldest = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now - retention.days * 86400)).encode()
-        for path, held in versions.items():
-            for place, run in enumerate(held[:-1]):
-                if run < oldest or len(held) - place > retention.keep:
-                    _drop(root, run, path)
-    finally:
-        fsops.close(root)
+    return run if retention.enabled else f"{run}.{pair_id}{BRIEF}"
 
 
 def drop_brief(state: State, pair_id: str) -> None:
@@ -165,7 +135,7 @@ def drop_brief(state: State, pair_id: str) -> None:
 
     What other pairs of the same root keep is theirs, and may be in use.
     """
-    ending = f".{pair_id}{_BRIEF}".encode()
+    ending = f".{pair_id}{BRIEF}".encode()
     root = state.directory(b"backup")
     try:
         for name in fsops.names(root):
@@ -173,38 +143,3 @@ def drop_brief(state: State, pair_id: str) -> None:
                 remove_tree(root, name)
     finally:
         fsops.close(root)
-
-
-def _objects(parent: int, name: bytes) -> Iterator[bytes]:
-    """Paths of all files and links below a directory, relative to it."""
-    fd = fsops.open_dir(parent, name)
-    try:
-        for inner, status in fsops.list_dir(fd):
-            if isinstance(status, OSError):
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                for path in _objects(fd, inner):
-                    yield inner + b"/" + path
-            else:
-                yield inner
-    finally:
-        fsops.close(fd)
-
-
-def _drop(root: int, run: bytes, path: bytes) -> None:
-    """Remove one version, and the directories that held nothing else."""
-    tree = Tree(fsops.duplicate(root))
-    try:
-        fsops.unlink(*tree.parent(run + b"/" + path))
-        parts = [run, *path.split(b"/")[:-1]]
-        while parts:
-            directory = b"/".join(parts)
-            tree.forget()
-            fsops.remove_dir(*tree.parent(directory))
-            parts.pop()
-    except OSError as error:
-        # Another pair's session may be dropping the same, or keeping something there.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-            raise
-    finally:
-        tree.close()

@@ -22,7 +22,7 @@ from ..model.plan import DONE
 from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops, guard, index, journal, outcome, state
-from .backup import Backup, drop_brief, prune, run_name
+from .backup import Backup, drop_brief, run_name
 from .base import Base
 from .contents import Done, Record
 from .digest import digest_file
@@ -31,6 +31,7 @@ from .interface import BaseState, Beginning, Opened, Recording, Scanned
 from .landing import Ground
 from .lock import PairLock, Sign, root_lock
 from .receive import Receiver
+from .retention import prune
 from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digests
 from .send import Wanted, send
 from .stage import Stage
