@@ -44,6 +44,8 @@ class Digester:
 
 def digest_bytes(data: bytes) -> bytes:
     """The digest of contents held in memory."""
+    if len(data) <= FLAT_LIMIT:
+        return hashlib.sha256(data).digest()
     digester = Digester(len(data))
     digester.feed(data)
     return digester.digest()

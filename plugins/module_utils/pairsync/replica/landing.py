@@ -66,6 +66,11 @@ class Flush:
         self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether wait() returns at once."""
+        return not self._thread.is_alive()
+
     def wait(self) -> bool:
         """Wait for it; False where files have to be made durable one by one.
 
@@ -91,6 +96,11 @@ class Batch(NamedTuple):
     actions: list[Action]
     units: list[Unit]
     flush: Optional[Flush] = None
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether nothing has to be waited for."""
+        return self.flush is None or self.flush.ended
 
 
 class Landing:
@@ -129,7 +139,7 @@ class Landing:
         """Who an action's object belongs to where it lands."""
         unit = self._units.of(action)
         if unit is not None:
-            return self.owner(parent_of(unit.top.path))
+            return unit.owner
         if action.have is not None:
             try:
                 parent, name = self._ground.tree.parent(action.path)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 from . import fsops
 
 
@@ -19,6 +21,7 @@ class Tree:
         """Take over an open descriptor of the root."""
         self.root_fd = root_fd
         self._chain: list[tuple[bytes, int]] = []
+        self._last: Optional[tuple[bytes, int]] = None  # the directory that parent() found last
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
         """An open descriptor of path's directory, and its last component.
@@ -26,7 +29,12 @@ class Tree:
         The descriptor stays the tree's own and is valid until the next call. Raises OSError when
         a component is missing, or no directory (a symlink is none).
         """
-        *parts, name = path.split(b"/")
+        directory, __, name = path.rpartition(b"/")
+        last = self._last
+        if last is not None and last[0] == directory:
+            return last[1], name
+        parts = directory.split(b"/") if directory else []
+        self._last = None
         chain = self._chain
         keep = 0
         for part, (held, __) in zip(parts, chain):
@@ -39,6 +47,7 @@ class Tree:
         for part in parts[keep:]:
             fd = fsops.open_dir(fd, part)
             chain.append((part, fd))
+        self._last = (directory, fd)
         return fd, name
 
     def directory(self, path: bytes) -> int:
@@ -47,6 +56,7 @@ class Tree:
 
     def forget(self) -> None:
         """Close all held directories but the root."""
+        self._last = None
         while self._chain:
             fsops.close(self._chain.pop()[1])
 

@@ -10,6 +10,7 @@ from typing import Optional
 
 from ..reconcile.actions import Action, new_tops
 from .rows import Seen
+from .stage import Owner
 
 # A new directory with more than this in it appears empty and is filled.
 MOST_ENTRIES = 10_000
@@ -21,11 +22,12 @@ class Unit:
     """A new directory that is staged whole.
 
     actions: the directory itself first, in path order. waiting: files that have not come yet.
-    seen: what was staged, by path.
+    seen: what was staged, by path. owner: who it belongs to where it lands.
     """
 
     actions: list[Action]
     waiting: int = 0
+    owner: Owner = Owner()
     seen: dict[bytes, Seen] = field(default_factory=dict)
 
     @property

@@ -30,6 +30,7 @@ _ACTION = struct.Struct("!IIB")  # number, item, flags
 _RECORD = struct.Struct("!BII")  # kind, number, length of what follows
 _PROOF = struct.Struct("!QqB32s")
 _NO_MODE = 0xFFFFFFFF
+_NO_COMPONENT = (b"", b".", b"..", STATE_NAME)
 _RESULTS = (DONE, SKIPPED, FAILED, HELD)
 _WHOLE, _BEGIN, _PIECE, _END, _UNSENT = range(5)
 
@@ -139,10 +140,18 @@ class Reader:
 
     def text(self, most: int = MOST_TARGET) -> bytes:
         """Read bytes with their length."""
-        size = self.fields(_U16)[0]
+        # Without the two methods above: this is what lists consist of.
+        data, start = self._data, self._at + 2
+        if start > len(data):
+            raise self.fault("a list that breaks off")
+        size = data[start - 2] << 8 | data[start - 1]
         if size > most:
             raise self.fault("a text that is too long")
-        return self.raw(size)
+        end = start + size
+        if end > len(data):
+            raise self.fault("a list that breaks off")
+        self._at = end
+        return data[start:end]
 
     def path(self) -> bytes:
         """Read a path; every component is checked."""
@@ -152,7 +161,10 @@ class Reader:
             raise self.fault("a malformed path")
         parts = before[:shared]
         for __ in range(more):
-            parts.append(self._component())
+            name = self.text(MOST_NAME)
+            if name in _NO_COMPONENT or b"/" in name or b"\0" in name:
+                raise self.fault("a path with a component that is not allowed")
+            parts.append(name)
         self._before = parts
         path = b"/".join(parts)
         # A few bytes can repeat a long path: what they unfold to is limited as well.
@@ -160,12 +172,6 @@ class Reader:
         if self._unfolded > MOST_BULK:
             raise self.fault("a list of paths that is too long")
         return path
-
-    def _component(self) -> bytes:
-        name = self.text(MOST_NAME)
-        if name in (b"", b".", b"..", STATE_NAME) or b"/" in name or b"\0" in name:
-            raise self.fault("a path with a component that is not allowed")
-        return name
 
     def entry(self) -> Optional[Entry]:
         """Read an entry, or None."""
