@@ -175,7 +175,7 @@ def agent() -> RemoteReplica:
     assert process.stdout
     to_agent, from_agent = process.stdin, process.stdout
     reader = FrameReader(from_agent.fileno(), "b")
-    writer = FrameWriter(to_agent.fileno())
+    writer = FrameWriter(to_agent.fileno(), "b")
 
     def hang_up() -> str:
         to_agent.close()

@@ -58,7 +58,7 @@ class Wire:
         """process: an agent, from its first byte."""
         read_fd = process.stdout.fileno()
         self.reader = FrameReader(read_fd, "gpu2")
-        self.writer = FrameWriter(process.stdin.fileno())
+        self.writer = FrameWriter(process.stdin.fileno(), "gpu2")
         process.writers.append(self.writer)
         greet(self.writer, NONCE, "source")
         self.greeting = await_agent(read_fd, self.reader, NONCE, "gpu2", "source")
@@ -99,7 +99,7 @@ def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[Remo
     Yields the replica that a session believes in.
     """
     to_peer, from_peer = os.pipe(), os.pipe()
-    theirs = FrameReader(to_peer[0], "the session"), FrameWriter(from_peer[1])
+    theirs = FrameReader(to_peer[0], "the session"), FrameWriter(from_peer[1], "the session")
 
     def run() -> None:
         hello = theirs[0].read()
@@ -114,7 +114,7 @@ def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[Remo
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    reader, writer = FrameReader(from_peer[0], "gpu2"), FrameWriter(to_peer[1])
+    reader, writer = FrameReader(from_peer[0], "gpu2"), FrameWriter(to_peer[1], "gpu2")
     greet(writer, NONCE, "source")
     await_agent(from_peer[0], reader, NONCE, "gpu2", "source")
     hung_up: list[bool] = []

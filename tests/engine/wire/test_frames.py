@@ -35,7 +35,7 @@ def start_writer(pipe):
     writers = []
 
     def start():
-        writers.append(FrameWriter(pipe[1]))
+        writers.append(FrameWriter(pipe[1], "gpu2"))
         return writers[0]
 
     yield start
@@ -116,7 +116,7 @@ def test_a_broken_pipe_is_told_to_whoever_writes(pipe, start_writer):
             writer.put(CALL, 1, b"x" * 1000)
             time.sleep(0.001)
 
-    with pytest.raises(ProtocolError, match="the connection broke off"):
+    with pytest.raises(ProtocolError, match="the connection to gpu2 broke off"):
         write_on()
 
 

@@ -155,7 +155,7 @@ def _connect(spec: ReplicaSpec, command: list[str], local: Local, *, batch: bool
     said = StderrTail(cast("IO[bytes]", process.stderr))
     read_fd = from_agent.fileno()
     reader = FrameReader(read_fd, spec.label)
-    writer = FrameWriter(to_agent.fileno())
+    writer = FrameWriter(to_agent.fileno(), spec.label)
 
     def hang_up() -> str:
         # Its output is left to end by itself: a thread may still be reading it.

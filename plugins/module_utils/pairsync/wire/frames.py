@@ -102,9 +102,10 @@ class FrameWriter:
     gets a BEAT every few seconds.
     """
 
-    def __init__(self, fd: int) -> None:
-        """fd: the pipe; stays the caller's."""
+    def __init__(self, fd: int, host: str = "the session") -> None:
+        """fd: the pipe; stays the caller's. host: whom to name in errors."""
         self._fd = fd
+        self._host = host
         self._queue: queue.Queue[Optional[bytes]] = queue.Queue(_QUEUED)
         self._error: Optional[Exception] = None
         self.sent = 0
@@ -122,7 +123,7 @@ class FrameWriter:
             return
         if isinstance(self._error, ProtocolError):
             raise self._error
-        raise ProtocolError("the connection broke off")
+        raise ProtocolError(f"the connection to {self._host} broke off", self._host)
 
     def fail(self, error: Exception) -> None:
         """Be told that the other direction broke: nobody will read what is still to be written."""
