@@ -26,6 +26,7 @@ from .backup import Backup, drop_brief, run_name
 from .base import Base
 from .contents import Done, Record
 from .digest import digest_file
+from .durable import make_durable
 from .index import Index
 from .interface import BaseState, Beginning, Opened, Recording, Scanned
 from .landing import Ground
@@ -426,7 +427,7 @@ class LocalReplica:
         rows = outcome.own_rows(self._scan, self._learned, {*recording.keep, *others})
         rows.update(others)
         with self._root_locked():
-            outcome.make_durable(_needed(self._tree), rows)
+            make_durable(_needed(self._tree), rows)
             checksum = base.write_pending(
                 recording.commit, sorted(rows.items()), recording.coverage
             )

@@ -1,20 +1,17 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""After a session: what a replica records, makes durable, and knows for the next scan."""
+"""After a session: what a replica records, and knows for the next scan."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Optional
 
-from ..model.entry import FILE, LINK, Entry, blocked, parent_of
+from ..model.entry import FILE, Entry, blocked, parent_of
 from ..model.errors import PairsyncError
-from . import fsops, index
+from . import index
 from .base import Base
-from .landing import FEW
 from .rows import TICK_NS, Listing, Seen, all_known, pack_listing, unpack_listing
-from .tree import Tree
 from .walk import Scan
 
 
@@ -38,27 +35,6 @@ def own_rows(
             entry = entry._replace(digest=digest)
         rows[path] = entry
     return rows
-
-
-def make_durable(tree: Tree, rows: dict[bytes, Optional[Entry]]) -> None:
-    """Make what a host has, and no longer has, survive a power cut, before a base says so."""
-    if not rows or (len(rows) > FEW and fsops.sync_file_system(tree.root_fd)):
-        return
-    directories = set()
-    for path, entry in rows.items():
-        directories.add(parent_of(path))
-        if entry is not None and entry.kind == FILE:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                fd = fsops.open_file(*tree.parent(path))
-                try:
-                    fsops.sync_file(fd)
-                finally:
-                    fsops.close(fd)
-        elif entry is not None and entry.kind != LINK:
-            directories.add(path)
-    for path in sorted(directories):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            fsops.sync_file(tree.directory(path))
 
 
 def listings(
