@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from dataclasses import dataclass, field
 from typing import Callable, Optional
 
@@ -207,28 +208,35 @@ class _Walk:
             if isinstance(status, OSError):
                 others[name] = _problem_entry(f"cannot be read: {status.strerror}")
                 continue
-            mode = status.st_mode
             if full in mounts:
                 others[name] = _special_entry("another file system is mounted there")
-            elif stat.S_ISREG(mode):
-                parts.append(
-                    pack_seen(
-                        len(name), FILE, mode & PERMISSION_BITS, status.st_size,
-                        status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-                    ) + name
-                )  # fmt: skip
-            elif stat.S_ISDIR(mode):
-                inner.append(name)
-                parts.append(pack_seen(len(name), DIR, mode & PERMISSION_BITS, 0, 0, 0, 0) + name)
-            elif stat.S_ISLNK(mode):
-                parts.append(
-                    pack_seen(
-                        len(name), LINK, 0, status.st_size,
-                        status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-                    ) + name
-                )  # fmt: skip
-            else:
-                others[name] = _special_entry(_special_name(mode))
+                continue
+            mode = status.st_mode
+            try:
+                if stat.S_ISREG(mode):
+                    parts.append(
+                        pack_seen(
+                            len(name), FILE, mode & PERMISSION_BITS, status.st_size,
+                            status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+                        ) + name
+                    )  # fmt: skip
+                elif stat.S_ISDIR(mode):
+                    inner.append(name)
+                    parts.append(
+                        pack_seen(len(name), DIR, mode & PERMISSION_BITS, 0, 0, 0, 0) + name
+                    )
+                elif stat.S_ISLNK(mode):
+                    parts.append(
+                        pack_seen(
+                            len(name), LINK, 0, status.st_size,
+                            status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+                        ) + name
+                    )  # fmt: skip
+                else:
+                    others[name] = _special_entry(_special_name(mode))
+            except struct.error:
+                # 64 bits of nanoseconds end in 1677 and 2262; some file systems go further.
+                others[name] = _problem_entry("has a modification time that cannot be carried")
         return b"".join(parts), others
 
     def _known_digests(self, listing: bytes, stored: Optional[Listing]) -> bytes:
