@@ -147,6 +147,65 @@ def test_growth_before_the_first_read(source):
     assert proof.grew
 
 
+def rewrite(source, *, longer):
+    """Write the first byte anew, and append: no growth."""
+    with (source.root / "f").open("r+b") as stream:
+        stream.write(b"!")
+        if longer:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"more")
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_a_growing_file_that_is_rewritten_while_it_is_read_is_left(source, before, longer):
+    with (source.root / "f").open("r+b") as stream:
+        stream.write(b"?")
+    wanted = source.wanted(may_grow=True)
+    before("fstat", lambda: rewrite(source, longer=longer), call=2)  # after the last byte
+    assert received(source.send(wanted)) == (None, CHANGED)
+
+
+def test_a_base_that_is_longer_than_what_was_read_is_no_prefix(source, before):
+    scanned = (source.root / "f").read_bytes()
+    after = scanned + b"more"
+    wanted = source.wanted(prefix=(len(after), digest_bytes(after)))
+    before("fstat", lambda: grow(source), call=2)
+    assert received(source.send(wanted)) == (None, CHANGED)
+
+
+def test_another_name_that_comes_before_the_first_read_is_no_edit(source):
+    wanted = source.wanted()
+    (source.root / "g").hardlink_to(source.root / "f")
+    data, proof = received(source.send(wanted))
+    assert data == (source.root / "f").read_bytes()
+    assert not proof.grew
+    assert source.learned == {b"f": proof.digest}
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_another_name_that_comes_while_the_file_is_read_is_no_edit(source, before, call):
+    wanted = source.wanted()
+    before("fstat", lambda: (source.root / "g").hardlink_to(source.root / "f"), call=call)
+    data, proof = received(source.send(wanted))
+    assert data == (source.root / "f").read_bytes()
+    assert not proof.grew
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_edit_that_hides_its_time_is_found_where_the_contents_were_known(source, before, call):
+    path = source.root / "f"
+    wanted = source.wanted()
+    wanted = wanted._replace(seen=wanted.seen._replace(digest=digest_bytes(path.read_bytes())))
+    status = path.stat()
+
+    def hidden():
+        rewrite(source, longer=False)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    before("fstat", hidden, call=call)
+    assert received(source.send(wanted)) == (None, CHANGED)
+
+
 @pytest.mark.parametrize("become", ["absent", "directory", "link", "pipe", "parent"])
 def test_what_is_no_file_any_more_is_not_read(tmp_path, become):
     write_tree(tmp_path, {"d/f": "text", "outside": "secret"})

@@ -4,14 +4,15 @@
 """The sending side: read files that were scanned, and prove that nothing else was read.
 
 Each file is opened once, compared with what the scan saw, read, and compared again. One that
-changed is left for the next session; one that only grew, and may (see below), travels as the
-prefix that was read.
+changed is left for the next session. One that only grew travels as the beginning that was read,
+when the policy lists its path, or when what was last agreed on is a proven beginning of it; and
+if it grew while it was read, what was read is proven to be a beginning of it as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from ..model.entry import FILE, PERMISSION_BITS
 from . import fsops
@@ -64,21 +65,21 @@ def send(
 
 def _send_file(fd: int, one: Wanted, learned: Callable[[Wanted, bytes], None]) -> Iterator[Record]:
     before = _seen(fd)
-    grew = before != one.seen[:6]
-    if grew and not _only_grew(fd, one, before):
+    as_scanned = _but_ctime(before) == _but_ctime(one.seen[:6])
+    if not as_scanned and not _may_have_grown(one.seen[:6], before):
         yield Unsent(one.number, CHANGED, False)
         return
     size, mtime_ns = before[2], before[3]
     if size <= WHOLE_LIMIT:
         data = fsops.read(fd, size)
         digest = digest_bytes(data)
-        reason, grew = _verdict(fd, one, before, len(data), grew=grew)
-        if reason:
-            yield Unsent(one.number, reason, False)
+        verdict = _verdict(fd, one, before, len(data), digest)
+        if verdict is None:
+            yield Unsent(one.number, CHANGED, False)
             return
-        if not grew:
+        if not verdict.grew:
             learned(one, digest)
-        yield Whole(one.number, Proof(size, mtime_ns, digest, grew), data)
+        yield Whole(one.number, Proof(size, mtime_ns, digest, verdict.grew), data)
         return
     digester = Digester(size)
     read = 0
@@ -90,41 +91,59 @@ def _send_file(fd: int, one: Wanted, learned: Callable[[Wanted, bytes], None]) -
         digester.feed(data)
         read += len(data)
         yield Piece(one.number, data)
-    reason, grew = _verdict(fd, one, before, read, grew=grew)
-    if reason:
-        yield Unsent(one.number, reason, False)
-        return
     digest = digester.digest()
-    if not grew:
+    verdict = _verdict(fd, one, before, read, digest)
+    if verdict is None:
+        yield Unsent(one.number, CHANGED, False)
+        return
+    if not verdict.grew:
         learned(one, digest)
-    yield End(one.number, Proof(size, mtime_ns, digest, grew))
+    yield End(one.number, Proof(size, mtime_ns, digest, verdict.grew))
+
+
+class _Verdict(NamedTuple):
+    """What was read may be sent. grew: as a beginning of what is there."""
+
+    grew: bool
 
 
 def _verdict(
-    fd: int, one: Wanted, before: tuple[int, ...], read: int, *, grew: bool
-) -> tuple[str, bool]:
-    """After reading: ("", whether it grew) when what was read may be sent, else a reason."""
+    fd: int, one: Wanted, before: tuple[int, ...], read: int, digest: bytes
+) -> Optional[_Verdict]:
+    """Judge what was read, now that it was; None when it may not be sent.
+
+    before: the fingerprint before the first byte was read. read: bytes read. digest: theirs.
+    """
     if read != before[2]:
-        return CHANGED, grew
+        return None
     after = _seen(fd)
-    if after == before:
-        return "", grew
-    if after[5] == before[5] and after[2] >= before[2] and _may_grow(fd, one):
-        return "", True
-    return CHANGED, grew
+    if after != before and not (_may_have_grown(before, after) and _starts(fd, read, digest)):
+        return None  # it may be a mixture of two versions
+    scanned = one.seen[:6]
+    if _but_ctime(after) == _but_ctime(before) == _but_ctime(scanned):
+        # Another name of the file came or went, or its owner changed: that is no edit. What was
+        # never hashed is taken for what has its size, its time and its inode.
+        known = one.seen.digest
+        told = after[4] == scanned[4] or known is None or known == digest
+        return _Verdict(grew=False) if told else None
+    prefix = one.prefix
+    if one.may_grow or (prefix is not None and prefix[0] <= read and _starts(fd, *prefix)):
+        return _Verdict(grew=True)
+    return None
 
 
-def _only_grew(fd: int, one: Wanted, now: tuple[int, ...]) -> bool:
-    return now[5] == one.seen.inode and now[2] >= one.seen.size and _may_grow(fd, one)
+def _but_ctime(seen: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A fingerprint without the time that every link, rename and chown of the file sets."""
+    return (*seen[:4], seen[5])
 
 
-def _may_grow(fd: int, one: Wanted) -> bool:
-    """The policy says so, or what was last agreed on is provably a prefix of what is there."""
-    if one.may_grow:
-        return True
-    if one.prefix is None:
-        return False
-    size, digest = one.prefix
+def _may_have_grown(then: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+    """Tell whether it is the same file, and not shorter than it was."""
+    return now[5] == then[5] and now[2] >= then[2]
+
+
+def _starts(fd: int, size: int, digest: bytes) -> bool:
+    """Tell whether the first bytes of a file are still those with this digest."""
     again = fsops.reopen(fd)
     try:
         return digest_file(again, size) == digest
