@@ -293,6 +293,50 @@ def test_deletions_around_a_pointer_that_moves_during_the_scan_are_unsettled(roo
     assert b"run/checkpoint" not in changes
 
 
+def point(path, target):
+    """Move a symlink as `ln -sfn` does."""
+    path.with_name("new").symlink_to(target)
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("when", ["stat", "listing", "walk"])
+def test_a_symlink_that_moves_during_the_scan_is_unsettled(root, before, when):
+    """`latest` is as often a link: it is looked at before the listing, and again after it."""
+    write_tree(root.path, {"run/latest": Link("model-1"), "run/model-1/x": "x"})
+    root.agree()
+    point(root.path / "run/latest", "model-2")
+    inode = (root.path / ("run/model-1" if when == "walk" else "run")).stat().st_ino
+    before(
+        "list_dir",
+        lambda: point(root.path / "run/latest", "model-3"),
+        {"stat": 1, "listing": 2, "walk": 1}[when],
+        when=lambda fd: os.fstat(fd).st_ino == inode,
+    )
+    changes = root.scan(last=["Name latest"]).changes
+    assert changes[b"run/latest"].unsettled is (when != "stat")
+    assert not root.scan(last=["Name latest"]).changes[b"run/latest"].unsettled
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_deletions_around_a_symlink_that_moves_during_the_scan_are_unsettled(root, before, marked):
+    write_tree(root.path, {"run/latest": Link("model-1"), "run/model-1/x": "x", "else": "y"})
+    root.agree()
+    if marked:
+        root.index.marks = root.scan().marks
+        assert b"run" in root.index.marks
+    (root.path / "run/model-1/x").unlink()
+    (root.path / "else").unlink()
+    inode = (root.path / "run/model-1").stat().st_ino
+    before(
+        "list_dir",
+        lambda: point(root.path / "run/latest", "model-2"),
+        when=lambda fd: os.fstat(fd).st_ino == inode,
+    )
+    changes = root.scan(last=["Name latest"]).changes
+    assert changes[b"run/model-1/x"].unsettled
+    assert not changes[b"else"].unsettled
+
+
 def test_an_error_of_one_entry_s_stat_is_a_problem_of_that_entry(root, monkeypatch):
     real = fsops.list_dir
 

@@ -335,7 +335,7 @@ class _Walk:
         prefix = path + b"/" if path else b""
         found = False
         for name, status in listed:
-            if isinstance(status, OSError) or not stat.S_ISREG(status.st_mode):
+            if isinstance(status, OSError) or not _may_point(status):
                 continue
             if self.rules.last.matches(prefix + name):
                 try:
@@ -396,10 +396,10 @@ class _Walk:
             return False
         prefix = path + b"/" if path else b""
         for name, record in records(listing.seen):
-            if record[2] != FILE or not self.rules.last.matches(prefix + name):
+            if record[2] == DIR or not self.rules.last.matches(prefix + name):
                 continue
             now = self._lstat(path, name)
-            if now is None or not stat.S_ISREG(now.st_mode) or seen_of(name, now) != record:
+            if now is None or not _may_point(now) or seen_of(name, now) != record:
                 return True
         return False
 
@@ -441,13 +441,19 @@ def hash_unchanged(fd: int, name: bytes, record: bytes) -> Optional[bytes]:
 
 
 def seen_of(name: bytes, status: os.stat_result) -> bytes:
-    """The packed fingerprint of a regular file."""
+    """The packed fingerprint of a regular file or a symlink."""
+    link = stat.S_ISLNK(status.st_mode)
     return (
         pack_seen(
-            len(name), FILE, status.st_mode & PERMISSION_BITS, status.st_size,
-            status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+            len(name), LINK if link else FILE, 0 if link else status.st_mode & PERMISSION_BITS,
+            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
         ) + name
     )  # fmt: skip
+
+
+def _may_point(status: os.stat_result) -> bool:
+    """Tell whether this can be a pointer file: `latest` is as often a symlink."""
+    return stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
 
 
 def _moved(before: os.stat_result, now: os.stat_result) -> bool:
