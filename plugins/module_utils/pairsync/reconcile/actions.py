@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from ..model.entry import DIR, LINK, Entry, is_below, same_contents, same_mode
+from ..model.entry import DIR, FILE, LINK, Entry, is_below, same_contents, same_mode
 from ..model.plan import A_TO_B, B_TO_A, BOTH, PROPS, Item, Part
 from ..model.policy import SMALL_DELETION
 
@@ -27,6 +27,11 @@ class Action(NamedTuple):
     item: int
     props_only: bool = False
     by_reference: bool = True
+
+    @property
+    def takes_contents(self) -> bool:
+        """Tell whether bytes of a file have to arrive for it."""
+        return self.want is not None and self.want.kind == FILE and not self.props_only
 
 
 def actions_of(items: list[Item]) -> tuple[list[Action], list[Action]]:

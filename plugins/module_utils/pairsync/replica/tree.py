@@ -37,8 +37,8 @@ class Tree:
         self._last = None
         chain = self._chain
         keep = 0
-        for part, (held, __) in zip(parts, chain):
-            if part != held:
+        for part, link in zip(parts, chain):
+            if part != link[0]:
                 break
             keep += 1
         while len(chain) > keep:

@@ -27,7 +27,7 @@ class Unit:
 
     actions: list[Action]
     waiting: int = 0
-    owner: Owner = Owner()
+    owner: Owner = field(default_factory=Owner)
     seen: dict[bytes, Seen] = field(default_factory=dict)
 
     @property

@@ -496,11 +496,7 @@ def _dir_gone(change: Change) -> bool:
 
 
 def _files(actions: list[Action]) -> int:
-    return sum(
-        1
-        for one in actions
-        if one.want is not None and one.want.kind == FILE and not one.props_only
-    )
+    return sum(1 for one in actions if one.takes_contents)
 
 
 def _bytes(actions: list[Action]) -> int:

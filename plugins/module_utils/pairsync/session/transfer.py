@@ -69,11 +69,7 @@ class Way:
         if not actions:
             return False
         self.target.receive(actions, self.incomplete)
-        wanted = [
-            (action.number, action.path)
-            for action in actions
-            if action.want is not None and action.want.kind == FILE and not action.props_only
-        ]
+        wanted = [(action.number, action.path) for action in actions if action.takes_contents]
         if wanted:
             for record in self.source.send(wanted):
                 if stopped():

@@ -287,22 +287,19 @@ def read_action(reader: Reader) -> Action:
 
 
 def write_done(writer: Writer, done: Done) -> None:
-    """One item of a list of results."""
+    """One item of a list of results; the session has the proof, which passed through it."""
     writer.number(done.number)
-    writer.raw(bytes((_RESULTS.index(done.result), done.proof is not None)))
-    if done.proof is not None:
-        writer.raw(_proof(done.proof))
+    writer.raw(bytes((_RESULTS.index(done.result),)))
     writer.text(done.reason.encode("utf-8", "replace")[:MOST_TARGET])
 
 
 def read_done(reader: Reader) -> Done:
     """One item of a list of results."""
     number = reader.number()
-    result, has_proof = reader.raw(2)
-    if result >= len(_RESULTS) or has_proof > 1:
+    result = reader.raw(1)[0]
+    if result >= len(_RESULTS):
         raise reader.fault("a result of an unknown kind")
-    proof = read_proof(reader) if has_proof else None
-    return Done(number, _RESULTS[result], _said(reader.text()), proof)
+    return Done(number, _RESULTS[result], _said(reader.text()))
 
 
 def _said(text: bytes) -> str:

@@ -12,8 +12,9 @@ from typing import Any, Callable, Optional, Union
 
 from ..model.entry import Entry
 from ..model.errors import PairsyncError, ProtocolError
+from ..model.plan import DONE
 from ..reconcile.actions import Action
-from ..replica.contents import Done, Record
+from ..replica.contents import Done, End, Proof, Record, Whole
 from ..replica.interface import BaseState, Beginning, Opened, Recording, Scanned
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, FrameReader, FrameWriter
@@ -46,6 +47,8 @@ class RemoteReplica:
         self._lock = threading.Lock()
         self._broken: Optional[PairsyncError] = None
         self._receiving = 0
+        self._told: dict[int, bool] = {}  # by number of an action: whether contents are for it
+        self._proofs: dict[int, Proof] = {}
         self._receive_error: Optional[PairsyncError] = None
         self._gathered: list[bytes] = []
         self._gathered_size = 0
@@ -124,6 +127,8 @@ class RemoteReplica:
         data = listed + codec.write_list(incomplete, codec.write_path)
         number, answers = self._start("receive", {"actions": len(listed)}, data)
         self._receiving = number
+        self._told = {action.number: action.takes_contents for action in actions}
+        self._proofs.clear()
         # The answer is not waited for: an error is raised by the feed() or finish() after it.
         threading.Thread(target=self._watch, args=(answers,), daemon=True).start()
 
@@ -131,6 +136,8 @@ class RemoteReplica:
         """See interface.Replica."""
         if self._receive_error is not None:
             raise self._receive_error
+        if isinstance(record, (Whole, End)):
+            self._proofs[record.number] = record.proof
         encoded = codec.encode_record(record)
         self._gathered.append(encoded)
         self._gathered_size += len(encoded)
@@ -144,7 +151,19 @@ class RemoteReplica:
         self.weak = messages.field(reply, "weak", bool, self._host)
         if self._receive_error is not None:
             raise self._receive_error
-        return codec.read_list(data, self._host, codec.read_done)
+        results = {one.number: one for one in codec.read_list(data, self._host, codec.read_done)}
+        if not results.keys() <= self._told.keys():
+            raise ProtocolError(f"{self._host} answered about what it was not told", self._host)
+        # Only what was not simply done is in the answer.
+        return [self._done(number, results.get(number)) for number in self._told]
+
+    def _done(self, number: int, result: Optional[Done]) -> Done:
+        if result is not None and result.result != DONE:
+            return result
+        proof = self._proofs.get(number)
+        if proof is None and self._told[number]:
+            raise ProtocolError(f"{self._host} claims to have what it was not sent", self._host)
+        return Done(number, DONE, result.reason if result is not None else "", proof)
 
     def record(self, recording: Recording) -> str:
         """See interface.Replica."""

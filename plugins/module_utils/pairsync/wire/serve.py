@@ -11,6 +11,7 @@ import threading
 from typing import Any, Callable, Union
 
 from ..model.errors import PairsyncError, ProtocolError
+from ..model.plan import DONE
 from ..replica.faults import as_fatal
 from ..replica.interface import Recording, Replica
 from . import codec, messages
@@ -210,8 +211,10 @@ class _Agent:
     def _finish(self, *__: object) -> _Answer:
         if self._receiving in self._failed:
             raise self._failed[self._receiving]
-        done = codec.write_list(self._replica.finish(), codec.write_done)
-        return {"weak": self._replica.weak}, done
+        done = self._replica.finish()
+        # What was simply done is the rule, and has nothing to say.
+        told = [one for one in done if one.result != DONE or one.reason]
+        return {"weak": self._replica.weak}, codec.write_list(told, codec.write_done)
 
     def _record(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, keep = _split(bulk, arguments, "rows")
