@@ -63,6 +63,8 @@ SYSTEM_CALLS = {
 ELSEWHERE = {
     # The kernel's tables: what is mounted where, which disk has which UUID, which boot this is.
     "replica/guard.py": {"open", "os.listdir"},
+    # A policy lies outside of every replica, and is trusted only as far as its place is.
+    "replica/policy_file.py": {"os.open"},
     # The state home, where a host notes its replicas, and what `status` reads without a session.
     "replica/journal.py": {"open", "os.listdir", "os.makedirs", "os.replace"},
 }

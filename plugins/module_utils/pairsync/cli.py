@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import pwd
 import resource
 import sys
 import time
@@ -107,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
         "--new-id", metavar="ROOT", help="give a copied replica on this host its own id"
     )
     forget.add_argument("--batch", action="store_true", help="never ask")
-    commands.add_parser("agent", help="serve one replica on standard input and output")
+    agent = commands.add_parser("agent", help="serve one replica on standard input and output")
+    agent.add_argument(
+        "--policy", metavar="FILE", help="as the forced command of a key: what it may do here"
+    )
     explain = commands.add_parser("help", help="explain: `help errors` lists the error codes")
     explain.add_argument("topic", nargs="?", default="", choices=("", "errors"))
     return parser
@@ -311,14 +315,44 @@ def _session(options: argparse.Namespace) -> int:
         return run_pair(_read_spec(options), how, _build_and_state())
 
 
-def _agent(__: argparse.Namespace) -> int:
+def _agent(options: argparse.Namespace) -> int:
     from .replica.local import LocalReplica
     from .wire.serve import serve
 
+    if options.policy is not None:
+        return _confined_agent(options.policy)
     _raise_limits()
     build, state_home = _build_and_state()
     with _no_search_for_cycles():
         serve(0, 1, LocalReplica(build, state_home), build)
+    return EXIT_DONE
+
+
+def _confined_agent(policy_file: str) -> int:
+    """What sshd starts for a pair's key, whatever was asked for; that is in the environment."""
+    asked = os.environ.get("SSH_ORIGINAL_COMMAND", "").split()
+    # The path by which a session looks for the binary means nothing here: this one runs already.
+    if asked[1:] in (["--version"], ["--version", "--json"]):
+        return _version(argparse.Namespace(json=len(asked) == 3))
+    if asked[1:] != ["agent"]:
+        raise PairsyncError(
+            "policy",
+            "this key serves pairsync's sessions, and nothing else",
+            "use `pairsync sync` on the other host of the pair, or a key of your own",
+        )
+    from .replica.local import LocalReplica
+    from .replica.policed import PolicedReplica
+    from .replica.policy_file import read_policy
+    from .wire.serve import serve
+
+    policy = read_policy(os.fsencode(policy_file))
+    _raise_limits()
+    build = _binary()[1]
+    # sshd may let a client set variables: none of them is looked at.
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    local = LocalReplica(build, os.path.join(home, ".local", "state", "pairsync"))
+    with _no_search_for_cycles():
+        serve(0, 1, PolicedReplica(local, policy), build)
     return EXIT_DONE
 
 

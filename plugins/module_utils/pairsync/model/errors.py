@@ -16,6 +16,7 @@ CODES: dict[str, str] = {
     "unreachable": "a host could not be reached",
     "host_key": "a host's key is unknown or has changed",
     "auth": "a host accepted none of the keys offered to it",
+    "policy": "a host's policy does not allow what a session with this key asked for",
     "binary_missing": "pairsync is not installed on a host",
     "python": "a host has no Python 3.9 or newer",
     "version": "the two hosts run versions that do not understand each other",
