@@ -48,14 +48,15 @@ def mounted():
 
 @pytest.fixture
 def disk(tmp_path, mounted):
-    """`disk(path)`: a small ext4 of its own."""
+    """`disk(path)`: mount a small ext4 there, and return the file that it is in."""
 
     def make(point, megabytes=16):
         image = tmp_path / "disk.img"
         with image.open("wb") as stream:
             stream.truncate(megabytes << 20)
         subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
-        return mounted("-o", "loop", image, point)
+        mounted("-o", "loop", image, point)
+        return image
 
     return make
 
