@@ -86,6 +86,70 @@ def test_a_pointer_that_moves_during_the_scan_holds_deletions(local, before):
     assert (local.b / "run/checkpoint").read_text() == "2"
 
 
+@pytest.fixture
+def trained(local):
+    """A pair that agrees on two checkpoints in `run`, and on what lies beside it."""
+    write_tree(local.a, {"run/checkpoint": "1", "run/model-1": "old", "run/sub/x": "y", "f": "z"})
+    assert local.sync().exit == 0
+    return local
+
+
+@pytest.mark.parametrize("other", ["conflict", "unreadable", "link"])
+def test_a_pointer_that_nobody_brings_over_holds_deletions(trained, other):
+    """Each side keeps its own pointer, and with it what that names."""
+    local = trained
+    write_tree(local.a, {"run/checkpoint": "2"})
+    for name in ("run/model-1", "run/sub/x", "f"):
+        (local.a / name).unlink()
+    if other == "conflict":
+        write_tree(local.b, {"run/checkpoint": "1b"})
+    elif other == "link":
+        (local.b / "run/checkpoint").unlink()
+        (local.b / "run/checkpoint").symlink_to("model-1")
+    real = fsops.list_dir
+    inode = (local.b / "run").stat().st_ino
+
+    def listed(fd):
+        error = OSError(errno.EACCES, "Permission denied")
+        here = os.fstat(fd).st_ino == inode
+        return [
+            (name, error if here and name == b"checkpoint" else status) for name, status in real(fd)
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if other == "unreadable":
+            patch.setattr(fsops, "list_dir", listed)
+        result = local.sync()
+    assert result.items["f"] == ("a->b", "done")
+    assert result.items["run/model-1"] == ("a->b", "held")
+    assert result.items["run/sub/x"] == ("a->b", "held")
+    reasons = {item["path"]: item["reason"] for item in result.report["items"]}
+    assert reasons["run/model-1"] == "held with run/checkpoint"
+    assert (local.b / "run/model-1").read_text() == "old"
+    write_tree(local.a, {"run/checkpoint": "2, as agreed on"})
+    settled = local.sync(prefer="a")
+    assert settled.exit == 0, settled.report
+    assert not (local.b / "run/model-1").exists()
+
+
+def test_a_pointer_whose_permissions_differ_holds_nothing(trained):
+    (trained.a / "run/checkpoint").chmod(0o600)
+    (trained.b / "run/checkpoint").chmod(0o640)
+    (trained.a / "run/model-1").unlink()
+    assert trained.sync().items["run/model-1"] == ("a->b", "done")
+
+
+def test_a_pointer_waits_for_a_conflict_beside_it(trained):
+    """What it names may be the very file of which two versions are left."""
+    write_tree(trained.a, {"run/checkpoint": "2", "run/model-1": "by a"})
+    write_tree(trained.b, {"run/model-1": "by b"})
+    result = trained.sync()
+    assert result.items["run/checkpoint"] == ("a->b", "held")
+    assert (trained.b / "run/checkpoint").read_text() == "1"
+    assert trained.sync(prefer="a").exit == 0
+    assert read_tree(trained.a) == read_tree(trained.b)
+
+
 # -- what is known of what landed -----------------------------------------------------------------
 
 

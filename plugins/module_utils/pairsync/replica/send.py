@@ -12,7 +12,7 @@ if it grew while it was read, what was read is proven to be a beginning of it as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from ..model.entry import FILE, PERMISSION_BITS
 from . import fsops
@@ -132,12 +132,12 @@ def _verdict(
     return None
 
 
-def _but_ctime(seen: tuple[Any, ...]) -> tuple[Any, ...]:
+def _but_ctime(seen: tuple[int, ...]) -> tuple[int, ...]:
     """A fingerprint without the time that every link, rename and chown of the file sets."""
     return (*seen[:4], seen[5])
 
 
-def _may_have_grown(then: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+def _may_have_grown(then: tuple[int, ...], now: tuple[int, ...]) -> bool:
     """Tell whether it is the same file, and not shorter than it was."""
     return now[5] == then[5] and now[2] >= then[2]
 

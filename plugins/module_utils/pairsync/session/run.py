@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, TypeVar
 from .. import __version__
 from ..model.entry import DIR, FILE, Change, blocked
 from ..model.errors import EXIT_FATAL, PairsyncError
+from ..model.pathspec import PathSet
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, PROPS, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
 from ..model.spec import PairSpec
@@ -45,7 +46,7 @@ from .events import (
 from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
 from .transfer import (
     Way,
-    hold_unsettled,
+    hold_pointers,
     incomplete_paths,
     order_crossing,
     outcomes_of,
@@ -364,8 +365,7 @@ class _Session:
         if on_a or on_b:
             self.emit(Phase("transfer"))
             self._moved[2:] = [_files(on_a + on_b), _bytes(on_a + on_b)]
-            for way in ways:
-                hold_unsettled(items, way)
+            hold_pointers(items, ways, PathSet(self.spec.policy.last))
             order_crossing(*ways)
             try:
                 self._both(

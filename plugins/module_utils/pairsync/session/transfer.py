@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Callable, Optional
 
-from ..model.entry import FILE, Entry, is_below, parent_of
+from ..model.entry import FILE, Entry, parent_of, same_contents
+from ..model.pathspec import PathSet
 from ..model.plan import (
     A_TO_B,
     B_TO_A,
@@ -24,6 +25,7 @@ from ..model.plan import (
     ERROR,
     HELD,
     PLANNED,
+    PROPS,
     SKIP,
     SKIPPED,
     Item,
@@ -93,29 +95,63 @@ def order_crossing(one: Way, other: Way) -> None:
             way.after = back.sent
 
 
-def hold_unsettled(items: list[Item], way: Way) -> None:
-    """Hold pointers that moved during the scan, and with them all deletions around them."""
-    for index, item in enumerate(items):
-        if not item.unsettled or item.decision != way.direction:
+def hold_pointers(items: list[Item], ways: tuple[Way, Way], last: PathSet) -> None:
+    """Hold pointers that moved during the scan, and deletions around what a pointer may name.
+
+    last: the policy's pointer files. A pointer that stays as it is, on both sides, may name what
+    a deletion would take away; so may one that was not as it is now when it was looked at.
+    """
+    left: dict[bytes, str] = {}  # directories with a pointer that nobody brings over
+    for item in items:
+        if not _is_left(item):
             continue
-        directory = parent_of(item.path)
-        gone = (item.parts[0].a if way.direction == A_TO_B else item.parts[0].b) is None
-        what = "a pointer file beside or above it" if gone else display(item.path)
-        reason = f"held with {what}, which changed during the scan"
+        for part in item.parts:
+            if last.matches(part.path) and not same_contents(part.a, part.b):
+                left.setdefault(parent_of(part.path), f"held with {display(part.path)}")
+    for way in ways:
+        moved = set()
+        around = dict(left)
+        for index, item in enumerate(items):
+            if not item.unsettled or item.decision != way.direction:
+                continue
+            moved.add(index)
+            gone = (item.parts[0].a if way.direction == A_TO_B else item.parts[0].b) is None
+            what = "a pointer file beside or above it" if gone else display(item.path)
+            around[parent_of(item.path)] = f"held with {what}, which changed during the scan"
+        if not moved and not around:
+            continue
         for action in way.actions:
-            if action.item == index or (action.want is None and is_below(action.path, directory)):
+            reason = _around(action.path, around)
+            if reason and (action.item in moved or action.want is None):
                 way.held[action.number] = Done(action.number, HELD, reason)
 
 
+def _around(path: bytes, reasons: dict[bytes, str]) -> str:
+    """The reason of the nearest directory above a path that has one; "" when none has."""
+    while path:
+        path = parent_of(path)
+        if path in reasons:
+            return reasons[path]
+    return ""
+
+
+def _is_left(item: Item) -> bool:
+    """Tell whether contents of an item stay different, and a person would have to act on that."""
+    return item.decision in (ERROR, CONFLICT, SKIP) and item.column != PROPS and not item.note
+
+
 def incomplete_paths(items: list[Item], direction: str) -> list[bytes]:
-    """Paths that one side has, the other lacks, and this session does not bring over."""
+    """Paths that the source has otherwise, and that this session does not bring over.
+
+    A pointer to any of them would name what the target has not, or has in another version.
+    """
     found = []
     for item in items:
-        if item.decision not in (ERROR, CONFLICT, SKIP):
+        if not _is_left(item):
             continue
         for part in item.parts:
             source, target = (part.a, part.b) if direction == A_TO_B else (part.b, part.a)
-            if source is not None and target is None:
+            if source is not None and not same_contents(source, target):
                 found.append(part.path)
     return found
 
