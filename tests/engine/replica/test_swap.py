@@ -13,10 +13,10 @@ import pytest
 
 from pairsync.replica import fsops, state, swap
 from pairsync.replica.backup import Backup
-from pairsync.replica.swap import At
+from pairsync.replica.swap import Aside, At
 from tests.engine.trees import STATE, contents, write_tree
 
-STEPS = ["lstat", "rename_exchange", "rename_noreplace"]
+STEPS = ["lstat", "move_aside", "rename_exchange", "rename_noreplace"]
 
 
 class Place:
@@ -30,13 +30,14 @@ class Place:
         self.staged = At(held(self.stage), b"new")
         self.at = At(root_fd, b"name")
         self.backup = Backup(self.state, "run")
+        self.aside = Aside(b"name", self.backup, b"gpu1:/data")
         self.expected = swap.seen(os.lstat(self.root / "name"))
 
     def replace(self):
-        return swap.replace(self.staged, self.at, self.expected, b"name", self.backup)
+        return swap.replace(self.staged, self.at, self.expected, self.aside)
 
     def remove(self):
-        return swap.remove(self.at, self.expected, b"name", self.backup)
+        return swap.remove(self.at, self.expected, self.aside)
 
     def kept(self):
         """What would still be there once the stage is emptied."""
@@ -184,30 +185,163 @@ def test_what_cannot_be_put_back_is_kept(place, monkeypatch, code):
         calls.append(arguments)
         if len(calls) > 1:
             if code == errno.ENOENT:
-                create = fsops.rename_noreplace
-                monkeypatch.setattr(fsops, "rename_noreplace", failing_once(create))
+                monkeypatch.setattr(fsops, "rename_noreplace", refuse)
             raise OSError(code, os.strerror(code))
         edits(place.root)["as_editors_do"][0]()
         return real(*arguments)
 
-    def failing_once(create):
-        def wrapped(*arguments):
-            monkeypatch.setattr(fsops, "rename_noreplace", create)
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-        return wrapped
+    def refuse(*__):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(fsops, "rename_exchange", exchange)
+    assert place.replace().reason.endswith("is in the backup")
+    assert b"late" in place.kept()
+
+
+def newcomer_edited(place):
+    """Written into by a program that opened it in the instant in which it had the name."""
+    with (place.root / "name").open("ab") as stream:
+        stream.write(b", edited")
+    return b"new contents, edited"
+
+
+def newcomer_replaced(place):
+    write_tree(place.root, {"other~": "once more"})
+    (place.root / "other~").rename(place.root / "name")
+    return b"once more"
+
+
+def newcomer_made_a_directory(place):
+    (place.root / "name").unlink()
+    write_tree(place.root, {"name/inner": "below"})
+    return b"below"
+
+
+@pytest.mark.parametrize("edit", [newcomer_edited, newcomer_replaced, newcomer_made_a_directory])
+def test_two_late_edits_lie_beside_each_other(place, monkeypatch, edit):
+    """The first is displaced by the exchange, the second by the exchange that puts it back."""
+    real = fsops.rename_exchange
+    second = []
+
+    def exchange(*arguments):
+        if second:
+            second[0] = edit(place)
+        else:
+            second.append(b"")
+            edits(place.root)["as_editors_do"][0]()
+        return real(*arguments)
+
+    monkeypatch.setattr(fsops, "rename_exchange", exchange)
+    reason = place.replace().reason
+    (copy,) = place.root.glob("name.conflict-gpu1--data-????????")
+    assert (place.root / "name").read_bytes() == b"late"
+    assert second[0] in (contents(copy) if copy.is_dir() else {copy.read_bytes()})
+    assert reason == f"{swap.CHANGED}, twice; one version is now {copy.name}"
+
+
+def test_a_newcomer_that_was_taken_back_may_still_be_written_to(place, monkeypatch):
+    """Who opened it while it had the name writes into the backup, as for all that is displaced."""
+    real = fsops.rename_exchange
+    opened = []
+
+    def exchange(*arguments):
+        if opened:
+            opened[0] = (place.root / "name").open("ab")
+        else:
+            opened.append(None)
+            edits(place.root)["as_editors_do"][0]()
+        return real(*arguments)
+
+    monkeypatch.setattr(fsops, "rename_exchange", exchange)
+    assert place.replace().reason == swap.CHANGED
+    with opened[0] as stream:
+        stream.write(b", edited")
+    assert {b"late", b"new contents, edited"} <= place.kept()
+
+
+def test_what_cannot_be_kept_is_not_replaced(place, failing):
+    failing("move_aside", errno.ENOSPC)
+    with pytest.raises(OSError, match="No space"):
+        place.replace()
+    assert (place.root / "name").read_text() == "old"
+
+
+def test_what_cannot_be_noted_is_not_displaced(place, failing):
+    """A late write into it would not be seen."""
+    failing("write", errno.ENOSPC)
+    for verb in (place.replace, place.remove):
+        with pytest.raises(OSError, match="No space"):
+            verb()
+        assert (place.root / "name").read_text() == "old"
+        assert (place.stage / "new").read_text() == "new contents"
+    assert not contents(place.root / STATE / "backup")
+
+
+def test_what_cannot_be_exchanged_is_as_before(place, failing):
+    failing("rename_exchange", errno.EACCES)
     with pytest.raises(OSError, match="Permission denied"):
+        place.replace()
+    assert (place.root / "name").read_text() == "old"
+    assert (place.stage / "new").read_text() == "new contents"
+    assert not contents(place.root / STATE / "backup")
+
+
+def test_a_crash_between_displacing_and_verifying_loses_no_late_edit(place, monkeypatch):
+    """What is displaced is never in the stage, which recovery empties."""
+    real = fsops.rename_exchange
+
+    def crash(*arguments):
+        edits(place.root)["as_editors_do"][0]()
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fsops, "rename_exchange", crash)
+    with pytest.raises(KeyboardInterrupt):
         place.replace()
     assert b"late" in place.kept()
 
 
-def test_what_cannot_be_kept_is_not_replaced(place, failing):
-    failing("link", errno.ENOSPC)
-    with pytest.raises(OSError, match="No space"):
+def test_without_an_exchange_what_cannot_land_gives_way_again(place, monkeypatch, failing):
+    """Else the next scan would see a deletion."""
+    monkeypatch.setattr(fsops, "_renameat2", lambda *__: False)
+    create = fsops.rename_noreplace
+
+    def once(*arguments):
+        monkeypatch.setattr(fsops, "rename_noreplace", create)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    real_aside = fsops.move_aside
+
+    def aside(*arguments):
+        if arguments[1] == b"name":
+            monkeypatch.setattr(fsops, "rename_noreplace", once)
+        return real_aside(*arguments)
+
+    monkeypatch.setattr(fsops, "move_aside", aside)
+    with pytest.raises(OSError, match="Input/output"):
         place.replace()
     assert (place.root / "name").read_text() == "old"
+
+
+def test_without_an_exchange_nothing_that_appears_meanwhile_is_removed(place, monkeypatch):
+    """Moving aside is one step also there: what is saved between two steps stays."""
+    monkeypatch.setattr(fsops, "_renameat2", lambda *__: False)
+
+    def late_after(call):
+        def wrapped(*arguments, **options):
+            call(*arguments, **options)
+            if arguments[0] == b"name":
+                with monkeypatch.context() as patch:
+                    patch.setattr(os, "rename", rename)
+                    edits(place.root)["as_editors_do"][0]()
+
+        return wrapped
+
+    rename = os.rename
+    for name in ("link", "rename"):
+        monkeypatch.setattr(os, name, late_after(getattr(os, name)))
+    place.remove()
+    assert (place.root / "name").read_bytes() == b"late"
 
 
 def test_creating_never_replaces(place, strength):
@@ -237,7 +371,7 @@ def test_a_file_in_the_backup_does_not_block_a_directory_of_its_name(place, held
     write_tree(place.root, {"name/inner": "below"})
     inner = At(held(place.root / "name"), b"inner")
     expected = swap.seen(os.lstat(place.root / "name/inner"))
-    assert swap.remove(inner, expected, b"name/inner", place.backup).reason == ""
+    assert swap.remove(inner, expected, Aside(b"name/inner", place.backup)).reason == ""
     assert {b"old", b"below"} <= contents(place.root / STATE / "backup")
 
 

@@ -435,6 +435,7 @@ def landings(monkeypatch):
 
     note("rename_noreplace", 3)
     note("rename_exchange", 3)
+    note("move_aside", 3)
     return seen
 
 

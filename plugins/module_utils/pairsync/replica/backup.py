@@ -6,7 +6,9 @@
 `backup/<run>/<path>` holds the very inode that was replaced or deleted, so that a program that
 still writes into it loses nothing. Where the name is taken, because a run displaced two objects of
 one path or a file where it displaces something below a directory, the later one is in a layer of
-its own, `backup/<run>/.pairsync/<number>/<path>`: no synced path has that name in it.
+its own, `backup/<run>/.pairsync/<number>/<path>`: no synced path has that name in it. What
+replaces an object waits here under the name that object is to have, and changes names with it.
+What is noted of both, and which versions are pinned against retention, says late.py.
 
 A run of which nothing is to be kept is `<run>.<pair>.brief`, and goes when the next session of its
 pair has something to receive here.
@@ -15,14 +17,14 @@ pair has something to receive here.
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import itertools
-from typing import Callable, Optional
+from typing import Optional
 
 from ..model.entry import STATE_NAME
 from ..model.policy import Retention
 from . import fsops
+from .late import Record, pinned
+from .rows import Seen
 from .state import State, remove_tree
 from .tree import Tree
 
@@ -37,38 +39,38 @@ class Backup:
         self._state = state
         self._run = run.encode()
         self._tree: Optional[Tree] = None
+        self._record: Optional[Record] = None
         self._touched: set[bytes] = set()
-        self.kept = 0
+        self.kept = 0  # objects that were displaced, and stay
 
-    def take(self, source: int, name: bytes, path: bytes) -> tuple[int, bytes]:
+    def take(
+        self,
+        source: int,
+        name: bytes,
+        path: bytes,
+        was: Optional[Seen] = None,
+        new: Optional[Seen] = None,
+    ) -> tuple[int, bytes]:
         """Move an object here and say where it now is (a held directory and a name).
 
-        source, name: where it lies; path: its path in the replica. Raises OSError when it
-        cannot be kept, and then nothing was moved.
+        source, name: where it lies; path: the path in the replica it is kept for. was: what the
+        scan saw there; noted, so that a late write shows. new: the object itself, when it is a
+        newcomer that waits here. Raises OSError when it cannot be kept: then it was not moved.
         """
-        return self._keep(path, functools.partial(fsops.rename_noreplace, source, name))
+        directory, kept_as, below = self._moved(source, name, path)
+        if was is not None:
+            try:
+                if self._record is None:
+                    self._record = Record(self._state, self._run)
+                self._record.add(below, was, new)
+            except OSError:
+                fsops.rename_noreplace(directory, kept_as, source, name)
+                raise
+        return directory, kept_as
 
-    def link(self, source: int, name: bytes, path: bytes) -> Optional[tuple[int, bytes]]:
-        """Give an object a second name here, before it is displaced, and say which.
-
-        None where that is not possible (another user's file, too many links): then it is moved
-        here afterwards. Arguments as for take().
-        """
-        try:
-            return self._keep(path, functools.partial(fsops.link, source, name))
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
-                return None
-            raise
-
-    def unlink(self, directory: int, name: bytes) -> None:
-        """Take back what link() did."""
-        fsops.unlink(directory, name)
-        self.kept -= 1
-
-    def _keep(self, path: bytes, step: Callable[[int, bytes], object]) -> tuple[int, bytes]:
-        """Run a step with the first free place for a path; return the place."""
-        parent, __, name = path.rpartition(b"/")
+    def _moved(self, source: int, name: bytes, path: bytes) -> tuple[int, bytes, bytes]:
+        """Move an object to the first free place for a path: directory, name, path in the run."""
+        parent, __, wanted = path.rpartition(b"/")
         for layer in itertools.count():
             top = b"%s/%d/" % (STATE_NAME, layer) if layer else b""
             try:
@@ -76,10 +78,9 @@ class Backup:
             except NotADirectoryError:
                 continue  # what was displaced before has the name of a directory on the way
             with contextlib.suppress(FileExistsError):
-                step(directory, name)
+                fsops.move_aside(source, name, directory, wanted)
                 break
-        self.kept += 1
-        return directory, name
+        return directory, wanted, top + path
 
     def _directory(self, path: bytes) -> int:
         """Open a directory of the run, making what is missing."""
@@ -123,6 +124,9 @@ class Backup:
         finally:
             self._tree.close()
             self._tree = None
+            if self._record is not None:
+                self._record.close()
+                self._record = None
 
 
 def run_name(run: str, retention: Retention, pair_id: str) -> str:
@@ -133,13 +137,34 @@ def run_name(run: str, retention: Retention, pair_id: str) -> str:
 def drop_brief(state: State, pair_id: str) -> None:
     """Remove what a pair kept only until this session of its own, which holds the pair's lock.
 
-    What other pairs of the same root keep is theirs, and may be in use.
+    What other pairs of the same root keep is theirs, and may be in use; what is pinned stays.
+    Call late.compare() right before, lest a late write goes unseen.
     """
     ending = f".{pair_id}{BRIEF}".encode()
     root = state.directory(b"backup")
     try:
-        for name in fsops.names(root):
-            if name.endswith(ending):
-                remove_tree(root, name)
+        runs = [name for name in fsops.names(root) if name.endswith(ending)]
+        pins = pinned(state) if runs else {}
+        for run in runs:
+            if run in pins:
+                _drop_but(root, run, pins[run])
+            else:
+                remove_tree(root, run)
     finally:
         fsops.close(root)
+
+
+def _drop_but(parent: int, name: bytes, pins: set[bytes]) -> None:
+    """Remove what a directory holds, except some paths below it and what leads to them."""
+    fd = fsops.open_dir(parent, name)
+    try:
+        for inner in fsops.names(fd):
+            if inner in pins:
+                continue
+            below = {pin[len(inner) + 1 :] for pin in pins if pin.startswith(inner + b"/")}
+            if below:
+                _drop_but(fd, inner, below)
+            else:
+                remove_tree(fd, inner)
+    finally:
+        fsops.close(fd)

@@ -233,6 +233,22 @@ def rename_noreplace(source: int, name: bytes, target: int, new_name: bytes) -> 
     return False
 
 
+def move_aside(source: int, name: bytes, target: int, new_name: bytes) -> None:
+    """Move whatever has a name into a directory of ours, to a name that must be free, else EEXIST.
+
+    One step on every file system, so that what somebody saves meanwhile is moved or stays, and
+    is never removed: nobody but us makes names in the target, so that looking first is enough.
+    """
+    if _renameat2(source, name, target, new_name, RENAME_NOREPLACE):
+        return
+    try:
+        lstat(target, new_name)
+    except FileNotFoundError:
+        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
 def rename_exchange(source: int, name: bytes, target: int, new_name: bytes) -> bool:
     """Swap two names in one step; False where the file system cannot, and nothing was done."""
     return _renameat2(source, name, target, new_name, RENAME_EXCHANGE)

@@ -29,7 +29,7 @@ from .digest import digest_file
 from .faults import as_fatal, of_file_system
 from .rows import Seen
 from .stage import Owner, Stage, finish_dir, is_dir, owner_in
-from .swap import At, Swapped
+from .swap import Aside, At, Swapped
 from .tree import Tree
 from .units import Unit, Units
 
@@ -43,6 +43,7 @@ class Ground:
 
     expected: what the scan saw at a path. locked: holds the root for a moment. landed: is told
     what is at a path now (None: nothing). beat: shows that there is progress.
+    replica: what this one is called in names of copies.
     """
 
     tree: Tree
@@ -53,6 +54,7 @@ class Ground:
     locked: Callable[[], AbstractContextManager[None]]
     landed: Callable[[bytes, Optional[Seen]], None]
     beat: Callable[[], None]
+    replica: bytes = b""
 
 
 class Flush:
@@ -318,7 +320,7 @@ class Landing:
         if expected is None:
             return Swapped(swap.CHANGED)
         staged, place = self._places(action)
-        swapped = swap.replace(staged, place, expected, action.path, self._ground.backup)
+        swapped = swap.replace(staged, place, expected, self._aside(action))
         if expected.kind == DIR or is_dir(action.want):
             self._ground.tree.forget()
         if not swapped.reason:
@@ -330,6 +332,9 @@ class Landing:
             self._ground.stage.place(self._units.staged_name(action)),
             At(*self._ground.tree.parent(action.path)),
         )
+
+    def _aside(self, action: Action) -> Aside:
+        return Aside(action.path, self._ground.backup, self._ground.replica)
 
     def _note_landed(self, action: Action, place: At) -> None:
         want = action.want
@@ -396,7 +401,7 @@ class Landing:
             if expected is None:
                 return Swapped(swap.CHANGED)
             place = At(*self._ground.tree.parent(action.path))
-            swapped = swap.remove(place, expected, action.path, self._ground.backup)
+            swapped = swap.remove(place, expected, self._aside(action))
         if not swapped.reason:
             self._ground.landed(action.path, None)
         return swapped

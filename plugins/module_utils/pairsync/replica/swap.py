@@ -3,25 +3,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Swap and verify: how one staged object takes its place, and what it displaces is kept.
 
-Replacing exchanges two names in one step, then looks at what was displaced: if that is not what
-the scan saw, it is put back. Creating never replaces anything. So no edit made between the scan
-and the swap is lost, and a reader sees the old or the new file, never none.
+A newcomer that replaces something waits in the backup, under the very name that the displaced
+object is to have there; then the two exchange names in one step. So whatever is displaced, also
+what somebody saved an instant before, is in the backup from that moment on, and never in a
+place that is cleared away. Then it is looked at: if it is not what the scan saw, it is put back.
+Creating never replaces anything. So no edit made between the scan and the swap is lost, and a
+reader sees the old or the new file, never none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from typing import NamedTuple, Optional
 
 from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS
+from ..model.report import display
 from . import fsops
 from .backup import Backup
+from .copies import copy_name
 from .rows import Seen
 
 CHANGED = "changed while the session ran"
 APPEARED = "appeared while the session ran"
+NEW_BELOW = "new content below"
+_IN_BACKUP = f"{CHANGED}; what it was changed to is in the backup"
 
 
 class Swapped(NamedTuple):
@@ -36,6 +44,17 @@ class At(NamedTuple):
 
     fd: int
     name: bytes
+
+
+class Aside(NamedTuple):
+    """Where what is displaced goes: its path in the replica, and the backup of this run.
+
+    replica: what a copy of a conflicting version is called after.
+    """
+
+    path: bytes
+    backup: Backup
+    replica: bytes = b""
 
 
 def seen(status: os.stat_result, digest: Optional[bytes] = None) -> Seen:
@@ -68,116 +87,125 @@ def create(staged: At, place: At) -> Swapped:
     return Swapped(weak=not strong)
 
 
-def replace(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
+def replace(staged: At, place: At, expected: Seen, aside: Aside) -> Swapped:
     """Exchange a staged object with what is at its place, and keep that in the backup.
 
-    expected: what the scan saw there; anything else is put back. Raises OSError.
+    expected: what the scan saw there; anything else is put back. Raises OSError, and then what
+    was there is there, or in the backup.
     """
     if not _is_there(expected, place):
         return Swapped(CHANGED)
-    ours = fsops.lstat(staged.fd, staged.name).st_ino
-    # In the backup before it is displaced: a crash right after the exchange loses nothing.
-    kept = None if expected.kind == DIR else backup.link(place.fd, place.name, path)
+    if expected.kind == DIR and _holds_something(place):
+        return Swapped(NEW_BELOW)
+    newcomer = seen(fsops.lstat(staged.fd, staged.name))
+    slot = At(*aside.backup.take(staged.fd, staged.name, aside.path, expected, newcomer))
     try:
-        swapped = _exchange(staged, place, expected, ours, path, backup, kept=kept is not None)
+        exchanged = fsops.rename_exchange(slot.fd, slot.name, place.fd, place.name)
     except OSError:
-        if kept is not None:
-            backup.unlink(*kept)
+        _return(slot, staged)
         raise
-    if kept is not None and (swapped is None or swapped.reason):
-        backup.unlink(*kept)
-    if swapped is None:
-        return _replace_weakly(staged, place, expected, path, backup)
-    return swapped
-
-
-def _exchange(
-    staged: At,
-    place: At,
-    expected: Seen,
-    ours: int,
-    path: bytes,
-    backup: Backup,
-    *,
-    kept: bool,
-) -> Optional[Swapped]:
-    """Exchange, verify, and let go of what was displaced; None where nothing can be exchanged."""
-    if not fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name):
-        return None
-    # From here on the displaced object has the staged name.
-    if not _is(expected, fsops.lstat(staged.fd, staged.name), exact=False):
-        _put_back(staged, place, ours, path, backup)
-        return Swapped(CHANGED)
-    try:
-        if expected.kind == DIR:
-            fsops.remove_dir(staged.fd, staged.name)  # it was emptied before
-        elif kept:
-            fsops.unlink(staged.fd, staged.name)
-        else:
-            backup.take(staged.fd, staged.name, path)
-    except OSError as error:
-        # What cannot be kept is not replaced.
-        _put_back(staged, place, ours, path, backup)
-        if expected.kind == DIR and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return Swapped("new content below")
-        raise
+    if not exchanged:
+        _return(slot, staged)
+        return _replace_weakly(staged, place, expected, aside)
+    if not _is(expected, fsops.lstat(slot.fd, slot.name), exact=False):
+        return Swapped(_put_back(slot, place, newcomer, aside))
+    if expected.kind == DIR:
+        try:
+            fsops.remove_dir(slot.fd, slot.name)  # it was emptied before
+        except OSError as error:
+            reason = _put_back(slot, place, newcomer, aside)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return Swapped(NEW_BELOW if reason == CHANGED else reason)
+            raise
+        return Swapped()
+    aside.backup.kept += 1
     return Swapped()
 
 
-def _put_back(staged: At, place: At, ours: int, path: bytes, backup: Backup) -> None:
-    """Undo an exchange; what cannot go back goes to the backup, and does not stay in the stage."""
-    try:
-        left = _exchange_back(staged, place, ours)
-    except OSError:
-        backup.take(staged.fd, staged.name, path)
-        raise
-    if left:
-        backup.take(staged.fd, staged.name, path)
+def _return(slot: At, staged: At) -> None:
+    """Take a newcomer that has not been anywhere back into the stage."""
+    with contextlib.suppress(OSError):
+        fsops.rename_noreplace(slot.fd, slot.name, staged.fd, staged.name)
 
 
-def _exchange_back(staged: At, place: At, ours: int) -> bool:
-    """Give a displaced object its name again; tell whether the stage now holds somebody else's."""
+def _put_back(slot: At, place: At, newcomer: Seen, aside: Aside) -> str:
+    """Give what was displaced by mistake its name again, by an exchange; return the reason.
+
+    What that displaces in turn should be our newcomer, which stays in the backup for as long as
+    somebody may be writing into it. If it is not, it is a second version that somebody wrote,
+    and lies beside the first from now on.
+    """
     try:
-        if not fsops.rename_exchange(staged.fd, staged.name, place.fd, place.name):
-            return True
+        if not fsops.rename_exchange(slot.fd, slot.name, place.fd, place.name):
+            return _kept(aside)
     except FileNotFoundError:
-        # Ours was deleted meanwhile.
-        return bool(create(staged, place).reason)
-    return fsops.lstat(staged.fd, staged.name).st_ino != ours
+        return _give_name(slot, place, aside)  # ours was deleted meanwhile
+    except OSError:
+        return _kept(aside)
+    if _is(newcomer, fsops.lstat(slot.fd, slot.name), exact=False):
+        return CHANGED
+    return _set_beside(slot, place, aside)
 
 
-def _replace_weakly(staged: At, place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
+def _give_name(slot: At, place: At, aside: Aside) -> str:
+    """Move an object that was displaced by mistake to its name, or beside it if that is taken."""
+    try:
+        fsops.rename_noreplace(slot.fd, slot.name, place.fd, place.name)
+    except FileExistsError:
+        return _set_beside(slot, place, aside)
+    except OSError:
+        return _kept(aside)
+    return CHANGED
+
+
+def _set_beside(slot: At, place: At, aside: Aside) -> str:
+    """Show the second of two versions under the name of a copy, or leave it in the backup."""
+    try:
+        copy = copy_name(slot.fd, slot.name, place.name, aside.replica)
+        fsops.rename_noreplace(slot.fd, slot.name, place.fd, copy)
+    except OSError:
+        return _kept(aside)
+    return f"{CHANGED}, twice; one version is now {display(copy)}"
+
+
+def _kept(aside: Aside) -> str:
+    """Leave an object that should not be in the backup there; the next session speaks of it."""
+    aside.backup.kept += 1
+    return _IN_BACKUP
+
+
+def _replace_weakly(staged: At, place: At, expected: Seen, aside: Aside) -> Swapped:
     """Without an exchange: move the old object aside, then the new one in.
 
     The name is missing for a moment; an object created in that moment is kept.
     """
     if expected.kind == DIR:
         fsops.remove_dir(place.fd, place.name)
-    else:
-        reason = _take(place, expected, path, backup)
-        if reason:
-            return Swapped(reason, weak=True)
-    return create(staged, place)._replace(weak=True)
+        return create(staged, place)._replace(weak=True)
+    slot, reason = _take(place, expected, aside)
+    if reason:
+        return Swapped(reason, weak=True)
+    try:
+        return create(staged, place)._replace(weak=True)
+    except OSError:
+        _give_name(slot, place, aside)
+        raise
 
 
-def remove(place: At, expected: Seen, path: bytes, backup: Backup) -> Swapped:
+def remove(place: At, expected: Seen, aside: Aside) -> Swapped:
     """Move a file or link into the backup, unless it is not what the scan saw."""
     if not _is_there(expected, place):
         return Swapped(CHANGED)
-    return Swapped(_take(place, expected, path, backup))
+    return Swapped(_take(place, expected, aside)[1])
 
 
-def _take(place: At, expected: Seen, path: bytes, backup: Backup) -> str:
-    """Move an object into the backup and verify it there; "" or the reason it was put back."""
-    directory, name = backup.take(place.fd, place.name, path)
-    if _is(expected, fsops.lstat(directory, name), exact=False):
-        return ""
-    try:
-        fsops.rename_noreplace(directory, name, place.fd, place.name)
-    except FileExistsError:
-        return f"{CHANGED}, twice; one version is in the backup"
-    backup.kept -= 1
-    return CHANGED
+def _take(place: At, expected: Seen, aside: Aside) -> tuple[At, str]:
+    """Move an object into the backup and verify it there: where it is, and "" or what was wrong."""
+    slot = At(*aside.backup.take(place.fd, place.name, aside.path, expected))
+    if not _is(expected, fsops.lstat(slot.fd, slot.name), exact=False):
+        return slot, _give_name(slot, place, aside)
+    aside.backup.kept += 1
+    return slot, ""
 
 
 def remove_dir(place: At) -> Swapped:
@@ -186,9 +214,18 @@ def remove_dir(place: At) -> Swapped:
         fsops.remove_dir(place.fd, place.name)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return Swapped("new content below")
+            return Swapped(NEW_BELOW)
         raise
     return Swapped()
+
+
+def _holds_something(place: At) -> bool:
+    """Tell whether a directory that is to go is not empty, before it is touched."""
+    fd = fsops.open_dir(place.fd, place.name)
+    try:
+        return bool(fsops.names(fd))
+    finally:
+        fsops.close(fd)
 
 
 def _is_there(expected: Seen, place: At) -> bool:

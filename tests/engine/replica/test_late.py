@@ -1,0 +1,155 @@
+# Copyright: pairsync contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Late writes: what is written into a displaced object is found, told once, and kept."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from pairsync.model.policy import Retention
+from pairsync.replica import late, swap
+from pairsync.replica.backup import Backup, drop_brief, run_name
+from pairsync.replica.late import Late, compare, pinned
+from pairsync.replica.swap import Aside, At
+from tests.engine.trees import STATE, contents, write_tree
+
+LATER = time.time() + 2 * late.GRACE
+
+
+def displace(root, run, names):
+    """Delete files as a session does; return its backup, still open."""
+    backup = Backup(root.state, run)
+    for name in names:
+        parent = os.open((root.path / name).parent, os.O_RDONLY)
+        expected = swap.seen((root.path / name).lstat())
+        place = At(parent, os.path.basename(name).encode())
+        assert swap.remove(place, expected, Aside(name.encode(), backup)).reason == ""
+        os.close(parent)
+    return backup
+
+
+def records(root):
+    return os.listdir(root.path / STATE / "displaced")
+
+
+@pytest.fixture
+def written_late(root):
+    """A run whose file is still open when the session has ended, and was written to."""
+    write_tree(root.path, {"d/log": "before", "other": "untouched"})
+    with (root.path / "d/log").open("ab") as stream:
+        displace(root, "run", ["d/log", "other"]).close()
+        stream.write(b", after")
+    return root
+
+
+def test_a_late_write_is_told_once_and_pinned(written_late):
+    found = [Late(b"run", b"d/log")]
+    assert compare(written_late.state, time.time()) == found
+    assert compare(written_late.state, time.time()) == []
+    assert compare(written_late.state, LATER) == []
+    assert pinned(written_late.state) == {b"run": {b"d/log"}}
+    assert contents(written_late.kept_in) == {b"before, after", b"untouched"}
+
+
+def test_nothing_is_compared_for_ever(written_late):
+    """Sessions may follow each other closely, so one comparison is not enough."""
+    compare(written_late.state, time.time())
+    assert records(written_late) == ["run"]
+    with (written_late.kept_in / "run/other").open("ab") as stream:
+        stream.write(b", later still")
+    assert compare(written_late.state, LATER) == [Late(b"run", b"other")]
+    assert not records(written_late)
+
+
+def test_a_session_at_work_is_let_alone(root):
+    write_tree(root.path, {"log": "before"})
+    with (root.path / "log").open("ab") as stream:
+        backup = displace(root, "run", ["log"])
+        stream.write(b", after")
+    assert compare(root.state, LATER) == []
+    backup.close()
+    assert compare(root.state, LATER) == [Late(b"run", b"log")]
+
+
+def test_what_is_kept_briefly_goes_unless_it_was_written_to(root):
+    write_tree(root.path, {"d/log": "before", "d/other": "untouched", "e/f": "untouched as well"})
+    run = run_name("run", Retention(enabled=False), "pair")
+    with (root.path / "d/log").open("ab") as stream:
+        displace(root, run, ["d/log", "d/other", "e/f"]).close()
+        stream.write(b", after")
+    assert compare(root.state, time.time()) == [Late(run.encode(), b"d/log")]
+    for __ in range(2):
+        drop_brief(root.state, "pair")
+        assert contents(root.kept_in) == {b"before, after"}
+
+
+def test_the_end_of_a_record_may_be_missing(written_late):
+    """As a session leaves it that is killed, or a disk that is full."""
+    record = written_late.path / STATE / "displaced/run"
+    record.write_bytes(record.read_bytes()[:-10])
+    assert compare(written_late.state, time.time()) == [Late(b"run", b"d/log")]
+
+
+def test_what_nobody_kept_is_not_missed(written_late):
+    (written_late.kept_in / "run/d/log").unlink()
+    assert compare(written_late.state, time.time()) == []
+    for run in written_late.kept_in.iterdir():
+        run.rename(written_late.path / "elsewhere")
+    assert compare(written_late.state, time.time()) == []
+
+
+@pytest.fixture
+def swapping(root, held):
+    """A file about to be replaced: `act()` does it, and a crash right after may be injected."""
+    write_tree(root.path, {"f": "old"})
+    write_tree(root.path / STATE / "stage", {"new": "from the other side"})
+
+    def act():
+        backup = Backup(root.state, "run")
+        expected = swap.seen((root.path / "f").lstat())
+        staged = At(held(root.path / STATE / "stage"), b"new")
+        try:
+            return swap.replace(staged, At(root.fd, b"f"), expected, Aside(b"f", backup))
+        finally:
+            backup.close()
+
+    root.act = act
+    return root
+
+
+def crash():
+    raise KeyboardInterrupt
+
+
+def test_a_late_edit_displaced_by_a_session_that_died_is_told(swapping, before, monkeypatch):
+    def edit():
+        write_tree(swapping.path, {"f~": "late"})
+        (swapping.path / "f~").rename(swapping.path / "f")
+
+    before("rename_exchange", edit)
+    before("lstat", crash, call=3)  # when it is to be verified
+    with pytest.raises(KeyboardInterrupt):
+        swapping.act()
+    assert compare(swapping.state, time.time()) == [Late(b"run", b"f")]
+    assert contents(swapping.kept_in) == {b"late"}
+
+
+def test_what_waited_to_replace_something_goes(swapping, before):
+    """It never had the name, or had it for an instant only."""
+    before("rename_exchange", crash)
+    with pytest.raises(KeyboardInterrupt):
+        swapping.act()
+    assert contents(swapping.kept_in) == {b"from the other side"}
+    assert compare(swapping.state, time.time()) == []
+    assert contents(swapping.kept_in) == set()
+    assert (swapping.path / "f").read_text() == "old"
+
+
+def test_what_was_replaced_stays(swapping):
+    assert swapping.act().reason == ""
+    assert compare(swapping.state, LATER) == []
+    assert contents(swapping.kept_in) == {b"old"}
