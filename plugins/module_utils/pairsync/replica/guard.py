@@ -14,7 +14,8 @@ import os
 import pwd
 import re
 import socket
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
 
 from . import fsops
 
@@ -25,20 +26,18 @@ _FSID_IS_UUID = frozenset({"ext2", "ext3", "ext4", "btrfs", "f2fs"})
 
 
 class _Mount(NamedTuple):
+    """One mount. root: what of its file system is seen at the point. device: major:minor."""
+
     point: bytes
     kind: str
     source: str
+    root: bytes = b"/"
+    device: bytes = b""
 
 
 def file_system(root_fd: int) -> str:
     """The identity of the file system that holds a root, such as `ext4 6f1c…`."""
-    path = fsops.real_path(root_fd)
-    best = _Mount(b"", "unknown", "")
-    for mount in _mounts():
-        inside = path == mount.point or path.startswith(mount.point.rstrip(b"/") + b"/")
-        # Later lines cover earlier ones at the same point.
-        if inside and len(mount.point) >= len(best.point):
-            best = mount
+    best = _holder(fsops.real_path(root_fd), _mounts())
     return f"{best.kind} {_volume(best, root_fd)}".strip()
 
 
@@ -90,8 +89,27 @@ def _mounts() -> list[_Mount]:
         fields, rest = left.split(b" "), right.split(b" ")
         if len(fields) >= 5 and len(rest) >= 2:
             kind, source = rest[0].decode("ascii", "replace"), os.fsdecode(rest[1])
-            found.append(_Mount(_unescaped(fields[4]), kind, source))
+            found.append(
+                _Mount(_unescaped(fields[4]), kind, source, _unescaped(fields[3]), fields[2])
+            )
     return found
+
+
+def _holder(path: bytes, mounts: list[_Mount]) -> _Mount:
+    """The mount that a path lies on."""
+    best = _Mount(b"", "unknown", "")
+    for mount in mounts:
+        # Later lines cover earlier ones at the same point.
+        if _within(path, mount.point) is not None and len(mount.point) >= len(best.point):
+            best = mount
+    return best
+
+
+def _within(path: bytes, top: bytes) -> Optional[bytes]:
+    """What follows the directory `top` in a path that is it or lies below it."""
+    if path == top or path.startswith(top.rstrip(b"/") + b"/"):
+        return path[len(top.rstrip(b"/")) :].strip(b"/")
+    return None
 
 
 def _unescaped(text: bytes) -> bytes:
@@ -111,12 +129,30 @@ def lineage(path: bytes) -> tuple[str, tuple[str, ...]]:
         status = fsops.stat_root(one)
         return f"{machine}:{status.st_dev}:{status.st_ino}"
 
+    itself = name(path)
     above = []
-    one = path
-    while one not in (b"/", b""):
-        one = os.path.dirname(one)
-        above.append(name(one or b"/"))
-    return name(path), tuple(above)
+    for place in (path, *_also_at(path)):
+        with contextlib.suppress(OSError):  # hidden there by another mount, or not for us to see
+            if name(place) == itself:
+                above += [name(directory) for directory in _above(place)]
+    return itself, tuple(dict.fromkeys(above))
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while path not in (b"/", b""):
+        path = os.path.dirname(path) or b"/"
+        yield path
+
+
+def _also_at(path: bytes) -> Iterator[bytes]:
+    """Where else a directory may be seen: a part of its file system may be mounted twice."""
+    mounts = _mounts()
+    held = _holder(path, mounts)
+    inside = os.path.join(held.root, _within(path, held.point) or b"")
+    for mount in mounts:
+        rest = _within(inside, mount.root)
+        if mount != held and mount.device == held.device and rest is not None:
+            yield os.path.join(mount.point, rest).rstrip(b"/") or b"/"
 
 
 def user_name() -> str:
