@@ -65,6 +65,8 @@ ELSEWHERE = {
     "replica/guard.py": {"open", "os.listdir"},
     # A policy lies outside of every replica, and is trusted only as far as its place is.
     "replica/policy_file.py": {"os.open"},
+    # The kernel's table of processes.
+    "replica/processes.py": {"open", "os.readlink"},
     # The state home, where a host notes its replicas, and what `status` reads without a session.
     "replica/journal.py": {"open", "os.listdir", "os.makedirs", "os.replace"},
 }

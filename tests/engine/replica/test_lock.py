@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ HOLDER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from pairsync.replica.lock import PairLock
-lock = PairLock(os.open(sys.argv[2], os.O_RDONLY), "a and b", 0)
+lock = PairLock(os.open(sys.argv[2], os.O_RDONLY), "a and b", 0, "20300101T000000Z-ab")
 print("held", flush=True)
 time.sleep(60)
 """
@@ -42,13 +43,26 @@ def test_a_second_session_is_told_who_holds_the_pair(holder, held, tmp_path):
     with pytest.raises(PairsyncError) as caught:
         PairLock(held(tmp_path), "a and b", 0)
     assert caught.value.code == "locked"
-    assert f"process {holder.pid} " in caught.value.message
+    assert "run 20300101T000000Z-ab, " in caught.value.message
+    assert f"process {holder.pid} on {socket.gethostname()} since " in caught.value.message
+    assert "a dead session holds no lock" in caught.value.next
 
 
 def test_a_killed_owner_holds_nothing(holder, held, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     PairLock(held(tmp_path), "a and b", 0).close()
+
+
+def test_a_stopped_owner_keeps_its_lock_and_its_waiters_are_told(holder, held, tmp_path):
+    holder.send_signal(signal.SIGSTOP)
+    with pytest.raises(PairsyncError, match="has made no progress for 1 seconds") as caught:
+        PairLock(held(tmp_path), "a and b", 1)
+    assert caught.value.code == "locked"
+    assert f"process {holder.pid} " in caught.value.message
+    holder.send_signal(signal.SIGCONT)
+    with pytest.raises(PairsyncError, match="in use"):
+        PairLock(held(tmp_path), "a and b", 0)
 
 
 def test_a_waiter_gets_the_lock_when_it_is_released(held, tmp_path):
