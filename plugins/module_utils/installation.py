@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = 1 << 20
+SYSTEM_BIN = Path("/usr/bin")  # where sessions and parity look before the user's own directory
 
 
 @dataclass(frozen=True)
@@ -167,3 +168,20 @@ def sweep(place: Place) -> None:
     for path in place.home.iterdir():
         if path.name.startswith((".new-", ".gone-")):
             shutil.rmtree(path)
+
+
+def path_hint(place: Place) -> str:
+    """Return the line that puts the links into the user's PATH, "" when it is not needed."""
+    if str(place.bin_dir) in os.environ.get("PATH", "").split(os.pathsep):
+        return ""
+    inside = Path.home() in place.bin_dir.parents
+    directory = f"$HOME/{place.bin_dir.relative_to(Path.home())}" if inside else place.bin_dir
+    return f'export PATH="{directory}:$PATH"'
+
+
+def shadow_of(place: Place, digest: str) -> str:
+    """Return the path of another build than DIGEST that sessions find first, or ""."""
+    first = SYSTEM_BIN / place.name
+    if not digest or not os.access(first, os.X_OK):
+        return ""
+    return "" if digest_of(first) == digest else str(first)

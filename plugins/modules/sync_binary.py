@@ -182,6 +182,11 @@ path_hint:
   type: str
   returned: in user scope, when O(bin_dir) is not in the connecting user's PATH
   sample: export PATH="$HOME/.local/bin:$PATH"
+shadowed_by:
+  description: Another build where sessions look first, so that what was installed is not used.
+  type: str
+  returned: in user scope, when there is one
+  sample: /usr/bin/pairsync
 """
 
 import os
@@ -427,15 +432,6 @@ def view(place: Place, state: State) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def path_hint(place: Place, scope: str) -> str:
-    """Return the line that puts the links into the user's PATH, "" when it is not needed."""
-    if scope != "user" or str(place.bin_dir) in os.environ.get("PATH", "").split(os.pathsep):
-        return ""
-    inside = Path.home() in place.bin_dir.parents
-    directory = f"$HOME/{place.bin_dir.relative_to(Path.home())}" if inside else place.bin_dir
-    return f'export PATH="{directory}:$PATH"'
-
-
 def main() -> None:
     """Read the options, work under the lock, answer."""
     module = AnsibleModule(
@@ -475,9 +471,19 @@ def main() -> None:
             installation.make_directory(place.home, place.prefix)
             installation.sweep(place)
             now, after = work(module, place, links)
-    hint = path_hint(place, scope)
+    hint = installation.path_hint(place) if scope == "user" else ""
     extra = {"path_hint": hint} if hint else {}
-    module.exit_json(scope=scope, **result_of(module, place, now, after), **extra)
+    result = result_of(module, place, now, after)
+    shadow = installation.shadow_of(place, result["digest"]) if scope == "user" else ""
+    if shadow:
+        own = place.bin_dir / place.name
+        extra["shadowed_by"] = shadow
+        module.warn(
+            f"{shadow} is another build, and is what sessions use: let an administrator install"
+            f" this one (`invoke bootstrap --become`), or set `binary: {own}` for the replicas"
+            " of this host"
+        )
+    module.exit_json(scope=scope, **result, **extra)
 
 
 if __name__ == "__main__":

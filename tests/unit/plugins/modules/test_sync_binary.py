@@ -314,6 +314,17 @@ def test_user_scope_says_what_to_add_to_path(sync_binary, build, tmp_path, monke
     assert "path_hint" not in sync_binary(**options)
 
 
+def test_user_scope_says_when_the_system_s_build_comes_first(
+    sync_binary, tool, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    options = {"scope": "user", "prefix": None, "bin_dir": None, "src": str(tool("1.0"))}
+    done = sync_binary(name="true", links=["true"], **options)  # every machine has another one
+    assert done["shadowed_by"] == "/usr/bin/true"
+    assert "shadowed_by" not in sync_binary(name="tool", **options)
+
+
 def test_a_version_of_another_collection_is_not_built(sync_binary):
     refused = sync_binary(version="0.0.1")
     assert "not 0.0.1: install that version of the collection" in refused["msg"]
