@@ -13,6 +13,7 @@ import pytest
 
 from pairsync.replica import fsops, state, swap
 from pairsync.replica.backup import Backup
+from pairsync.replica.digest import digest_bytes
 from pairsync.replica.swap import Aside, At
 from tests.engine.trees import STATE, contents, write_tree
 
@@ -157,6 +158,24 @@ def test_an_edit_at_any_call_survives(place, before, strength, verb, edit, step,
 def test_a_rewrite_that_hides_itself_is_seen_before_the_swap(place):
     act, __ = edits(place.root)["same_size_and_time"]
     act()
+    assert place.replace().reason == swap.CHANGED
+    assert (place.root / "name").read_bytes() == b"OLD"
+
+
+@pytest.mark.parametrize("verb", ["replace", "remove"])
+def test_another_name_of_the_file_is_no_edit(place, verb):
+    (place.root / "other").hardlink_to(place.root / "name")
+    place.expected = place.expected._replace(digest=digest_bytes(b"old"))
+    assert getattr(place, verb)() == swap.Swapped()
+    assert (place.root / "other").read_text() == "old"
+
+
+@pytest.mark.parametrize("digest", [None, digest_bytes(b"old")])
+def test_a_rewrite_that_hides_itself_behind_another_name_is_seen(place, digest):
+    (place.root / "other").hardlink_to(place.root / "name")
+    act, __ = edits(place.root)["same_size_and_time"]
+    act()
+    place.expected = place.expected._replace(digest=digest)
     assert place.replace().reason == swap.CHANGED
     assert (place.root / "name").read_bytes() == b"OLD"
 

@@ -12,7 +12,7 @@ import pytest
 
 from pairsync.replica import fsops, units
 from pairsync.replica.local import LocalReplica
-from tests.engine.trees import Pair, entries, read_tree, write_tree
+from tests.engine.trees import Link, Pair, entries, read_tree, write_tree
 
 
 @pytest.fixture
@@ -194,6 +194,47 @@ def test_permissions_come_without_what_is_not_synced(local):
     assert local.sync().exit == 0
     assert (local.b / "f").stat().st_mode & 0o7777 == 0o4750
     assert (local.b / "d").stat().st_mode & 0o7777 == 0o3750
+
+
+# -- hard links -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linked(local):
+    """A pair whose b has one file under three names, and a symlink under two."""
+    names = ("f", "g", "d/h")
+    write_tree(local.a, {**dict.fromkeys(names, "text"), "l": Link("f"), "m": Link("f")})
+    assert local.sync().exit == 0
+    for name, other in (("g", "f"), ("d/h", "f"), ("m", "l")):
+        (local.b / name).unlink()
+        os.link(local.b / other, local.b / name, follow_symlinks=False)
+    assert local.sync().exit == 0
+    return local
+
+
+def test_all_names_of_a_file_are_replaced_in_one_session(linked):
+    write_tree(linked.a, {"f": "new f", "g": "new g", "d/h": "new h"})
+    for name in ("l", "m"):
+        (linked.a / name).unlink()
+        (linked.a / name).symlink_to("g")
+    assert linked.sync().exit == 0
+    assert read_tree(linked.b) == read_tree(linked.a)
+
+
+def test_all_names_of_a_file_are_deleted_in_one_session(linked):
+    for name in ("f", "g", "d/h", "l", "m"):
+        (linked.a / name).unlink()
+    assert linked.sync().exit == 0
+    assert read_tree(linked.b) == {"d": None}
+
+
+def test_one_name_of_a_file_is_replaced_while_another_is_sent(linked):
+    (linked.b / "f").write_text("from b, by all its names")
+    write_tree(linked.a, {"f": "from a"})
+    assert linked.sync(prefer="a").exit == 0
+    assert read_tree(linked.a) == read_tree(linked.b)
+    assert (linked.a / "f").read_text() == "from a"
+    assert (linked.a / "g").read_text() == "from b, by all its names"
 
 
 # -- large directories ----------------------------------------------------------------------------

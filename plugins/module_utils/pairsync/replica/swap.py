@@ -24,6 +24,7 @@ from ..model.report import display
 from . import fsops
 from .backup import Backup
 from .copies import copy_name
+from .digest import digest_file
 from .rows import Seen
 
 CHANGED = "changed while the session ran"
@@ -231,9 +232,29 @@ def _holds_something(place: At) -> bool:
 def _is_there(expected: Seen, place: At) -> bool:
     """Tell whether a name still holds what the scan saw."""
     try:
-        return _is(expected, fsops.lstat(place.fd, place.name), exact=True)
+        status = fsops.lstat(place.fd, place.name)
     except FileNotFoundError:
         return False
+    if _is(expected, status, exact=True):
+        return True
+    # Another name of the same file came or went, as when it was displaced an instant ago, or its
+    # owner changed: that sets ctime and is no edit. What it holds tells one from the other.
+    return _is(expected, status, exact=False) and _holds(expected, place)
+
+
+def _holds(expected: Seen, place: At) -> bool:
+    """Tell whether an object of which only ctime is another has the contents that were scanned."""
+    if expected.kind != FILE:
+        return True  # a symlink's text cannot be changed
+    if expected.digest is None:
+        return False
+    fd = fsops.open_file(place.fd, place.name)
+    try:
+        before = fsops.fstat(fd)
+        same = digest_file(fd, expected.size) == expected.digest
+        return same and seen(fsops.fstat(fd)) == seen(before) and before.st_ino == expected.inode
+    finally:
+        fsops.close(fd)
 
 
 def _is(expected: Seen, status: os.stat_result, *, exact: bool) -> bool:
