@@ -112,9 +112,29 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument(
         "--policy", metavar="FILE", help="as the forced command of a key: what it may do here"
     )
+    _backup_options(commands)
     explain = commands.add_parser("help", help="explain: `help errors` lists the error codes")
     explain.add_argument("topic", nargs="?", default="", choices=("", "errors"))
     return parser
+
+
+def _backup_options(commands: Any) -> None:
+    history = commands.add_parser("history", help="what a replica's backup holds")
+    restore = commands.add_parser("restore", help="bring back what a run replaced or deleted")
+    for parser in (history, restore):
+        parser.add_argument("root", metavar="ROOT", help="the replica's directory on this host")
+        parser.add_argument(
+            "path", nargs="?", metavar="PATH", help="below ROOT; with all that lies below it"
+        )
+        parser.add_argument("--run", default="", metavar="RUN", help="only this run's versions")
+        parser.add_argument("--json", action="store_true", help="as one JSON object")
+    restore.add_argument(
+        "--to", default="", metavar="DIR", help="write copies there, and overwrite nothing"
+    )
+    restore.add_argument(
+        "--lock-wait", type=int, default=60, metavar="SECONDS",
+        help="for a holder without progress (default 60)",
+    )  # fmt: skip
 
 
 def _session_options(parser: argparse.ArgumentParser) -> None:
@@ -330,6 +350,10 @@ def _agent(options: argparse.Namespace) -> int:
 
 def _confined_agent(policy_file: str) -> int:
     """What sshd starts for a pair's key, whatever was asked for; that is in the environment."""
+    from .replica.policy_file import read_policy
+
+    # Before anything is answered, so that whoever asks for the version hears of a wrong one.
+    policy = read_policy(os.fsencode(policy_file))
     asked = os.environ.get("SSH_ORIGINAL_COMMAND", "").split()
     # The path by which a session looks for the binary means nothing here: this one runs already.
     if asked[1:] in (["--version"], ["--version", "--json"]):
@@ -342,10 +366,8 @@ def _confined_agent(policy_file: str) -> int:
         )
     from .replica.local import LocalReplica
     from .replica.policed import PolicedReplica
-    from .replica.policy_file import read_policy
     from .wire.serve import serve
 
-    policy = read_policy(os.fsencode(policy_file))
     _raise_limits()
     build = _binary()[1]
     # sshd may let a client set variables: none of them is looked at.
@@ -360,6 +382,16 @@ def _status(options: argparse.Namespace) -> int:
     from .frontends.status import show_status
 
     return show_status(options.pair, _state_home(), as_json=options.json, max_age=options.max_age)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from .frontends.history import Asked, run_restore, show_history
+
+    _raise_limits()
+    asked = Asked(options.root, options.path, options.run, json=options.json)
+    if options.command == "history":
+        return show_history(asked)
+    return run_restore(replace(asked, to=options.to, wait=options.lock_wait))
 
 
 def _forget(options: argparse.Namespace) -> int:
@@ -386,6 +418,8 @@ _COMMANDS = {
     "plan": _session,
     "status": _status,
     "forget": _forget,
+    "history": _backup,
+    "restore": _backup,
     "agent": _agent,
     "help": _help,
 }

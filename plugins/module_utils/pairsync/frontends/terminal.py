@@ -96,9 +96,9 @@ class Terminal:
         done, total = event["bytes"], event["bytes_total"]
         percent = 100 * done // total if total else 100
         seconds = max(time.monotonic() - self._began, 0.001)
-        rate = f"{_size(int(done / seconds))}/s"
+        rate = f"{size_text(int(done / seconds))}/s"
         files = f"{event['items']}/{event['items_total']} files"
-        text = f"{percent:3d}%  {files}  {_size(done)} of {_size(total)}  {rate}"
+        text = f"{percent:3d}%  {files}  {size_text(done)} of {size_text(total)}  {rate}"
         self._out.write(f"\r\x1b[K{text}")
         self._out.flush()
         self._drawn = True
@@ -152,7 +152,8 @@ def _fields(item: Union[Outcome, Mapping[str, Any]]) -> Mapping[str, Any]:
     return item_json(item) if isinstance(item, Outcome) else item
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
+    """A number of bytes as people read it."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -25,6 +25,7 @@ from ..reconcile.actions import Action, actions_of, too_many_deletions
 from ..reconcile.rules import decide
 from ..reconcile.tree import reconcile
 from ..replica.faults import as_fatal
+from ..replica.history import run_id
 from ..replica.interface import BaseState, Beginning, Opened, Peer, Replica, Scanned
 from ..replica.journal import STATUS_SCHEMA
 from .both import both
@@ -82,7 +83,7 @@ def run_session(
     """
     started = time.time()
     run = Run(
-        run=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started)) + "-" + secrets.token_hex(4),
+        run=run_id(started),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         a=spec.a.display,
         b=spec.b.display,
