@@ -61,6 +61,8 @@ SYSTEM_CALLS = {
 
 # Not on a replica, or not on one that a session has open.
 ELSEWHERE = {
+    # Where the home of a user and the places in it really are, whatever the root.
+    "replica/denylist.py": {"os.readlink"},
     # The kernel's tables: what is mounted where, which disk has which UUID, which boot this is.
     "replica/guard.py": {"open", "os.listdir"},
     # A policy lies outside of every replica, and is trusted only as far as its place is.

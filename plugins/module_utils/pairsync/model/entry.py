@@ -29,6 +29,13 @@ KIND_NAMES = {
 
 PERMISSION_BITS = 0o777  # set-id and sticky bits are never taken from a peer
 
+# What Unicode lets a comparison pass over, beside the characters of category Cf.
+_IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
+    chr(code) for code in range(0xFE00, 0xFE10)
+}
+
+_NOT_ASCII = bytes(range(128, 256))
+
 STATE_NAME = b".pairsync"  # the directory of our own state; at any depth never scanned or written
 
 
@@ -112,6 +119,30 @@ def sort_key(path: bytes) -> bytes:
 def parent_of(path: bytes) -> bytes:
     """The directory of a path relative to its root; the root itself is the empty path."""
     return path.rpartition(b"/")[0]
+
+
+def is_state_name(name: bytes) -> bool:
+    """Tell whether a file system may take a name for that of our state directory."""
+    if name.isascii():
+        return len(name) == len(STATE_NAME) and name.lower() == STATE_NAME
+    # Of its letters only the s has a counterpart that is not ASCII: nearly all names end here.
+    rest = name.translate(None, _NOT_ASCII).lower()
+    return rest in (STATE_NAME, b".pairync") and fold(name) == STATE_NAME
+
+
+def fold(path: bytes) -> bytes:
+    """A path without what some file systems overlook: case, composition, invisible characters."""
+    if path.isascii():
+        return path.lower()
+    import unicodedata  # rarely needed, and every start would pay for it
+
+    text = path.decode("utf-8", "surrogateescape")
+    visible = "".join(
+        char
+        for char in unicodedata.normalize("NFD", text)
+        if unicodedata.category(char) != "Cf" and char not in _IGNORABLE
+    )
+    return unicodedata.normalize("NFD", visible.casefold()).encode("utf-8", "surrogateescape")
 
 
 def is_below(path: bytes, top: bytes) -> bool:

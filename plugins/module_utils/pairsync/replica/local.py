@@ -15,6 +15,7 @@ from dataclasses import astuple
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
+from ..model.denied import Denied
 from ..model.entry import FILE, PROBLEM, Change, Entry, is_below, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
@@ -24,7 +25,9 @@ from ..reconcile.actions import Action
 from . import fsops, guard, index, journal, outcome, state
 from .backup import Backup, drop_brief, run_name
 from .base import Base
+from .confine import check_row, refused
 from .contents import Done, Record
+from .denylist import denied_in, own_home
 from .digest import digest_file
 from .durable import make_durable
 from .index import Index
@@ -47,10 +50,16 @@ T = TypeVar("T")
 class LocalReplica:
     """One root on this host during one session. See interface.Replica for the contract."""
 
-    def __init__(self, build: str = "source", state_home: str = "") -> None:
-        """build: digest of the running binary. state_home: where known replicas are noted."""
+    def __init__(
+        self, build: str = "source", state_home: str = "", home: Optional[bytes] = None
+    ) -> None:
+        """build: digest of the running binary. state_home: where known replicas are noted.
+
+        home: of the user who syncs; by default what the host's table of users says.
+        """
         self._build = build
         self._state_home = state_home
+        self._home = own_home() if home is None else home
         self._path = b""
         self._root_fd = -1
         self._tree: Optional[Tree] = None
@@ -62,6 +71,7 @@ class LocalReplica:
         self._beginning: Optional[Beginning] = None
         self._scan = Scan()
         self._rules = Rules(PathSet(), PathSet())
+        self._denied = Denied()
         self._before_ns = 0
         self._receiver: Optional[Receiver] = None
         self._stage: Optional[Stage] = None
@@ -157,6 +167,9 @@ class LocalReplica:
         if not missing:
             real = fsops.real_path(self._root_fd)
             identity, ancestors = guard.lineage(real)
+        if parent:
+            own = (os.path.abspath(os.fsencode(self._state_home)),) if self._state_home else ()
+            self._denied = denied_in(real, self._home, own)
         return Opened(
             host=socket.gethostname(),
             path=os.fsdecode(real),
@@ -206,6 +219,7 @@ class LocalReplica:
             PathSet(policy.last),
             tuple(os.fsencode(path) for path in policy.paths),
             guard.mounts_below(self._root_fd) if self._root_fd >= 0 else frozenset(),
+            self._denied,
         )
         if self._state is None:
             return BaseState()
@@ -374,6 +388,8 @@ class LocalReplica:
     def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
         """Prepare to bring the actions about."""
         beginning, held = self._in_session(), _needed(self._state)
+        self._may_write()
+        refusals = refused(actions, self._scan, self._rules)
         pair = beginning.pair_id.encode("ascii")
         parent = held.directory(b"stage")
         try:
@@ -395,7 +411,7 @@ class LocalReplica:
             landed=self._landed.__setitem__,
             beat=self._beat,
         )
-        self._receiver = Receiver(ground, actions, incomplete)
+        self._receiver = Receiver(ground, actions, incomplete, refusals)
         self._receiver.start()
 
     def feed(self, record: Record) -> None:
@@ -415,6 +431,8 @@ class LocalReplica:
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, then write it as the pending commit."""
         held, base = _needed(self._state), _needed(self._base)
+        self._may_write()
+        self._check_rows(recording.rows, base)
         leave = set(recording.leave)
         others: dict[bytes, Optional[Entry]] = {}
         if self._receiver is not None:
@@ -500,6 +518,21 @@ class LocalReplica:
         self._pair_fd = self._root_fd = -1
 
     # -- small things ---------------------------------------------------------------------------
+
+    def _may_write(self) -> None:
+        if self._in_session().dry_run:
+            raise ProtocolError("a dry run writes nothing")
+
+    def _check_rows(self, rows: list[tuple[bytes, Optional[Entry]]], base: Base) -> None:
+        received = self._receiver.actions if self._receiver is not None else []
+        about = self._scan.changes.keys() | {action.path for action in received}
+        directory, names = b"", base.entries(b"")
+        for path, entry in rows:
+            if parent_of(path) != directory:
+                directory = parent_of(path)
+                names = base.entries(directory)
+            known = path in about or path.rpartition(b"/")[2] in names
+            check_row(path, entry, known=known)
 
     def _in_session(self) -> Beginning:
         return _needed(self._beginning)

@@ -11,6 +11,9 @@ pointer whose surroundings are not complete is held, and the deletions there wit
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+from collections.abc import Mapping
 from typing import Optional
 
 from ..model.entry import DIR, FILE, LINK, Entry, is_below, parent_of
@@ -34,16 +37,28 @@ MOST_TIMES = 4
 class Receiver:
     """The actions of one session on one replica, from first byte to last deletion."""
 
-    def __init__(self, ground: Ground, actions: list[Action], incomplete: list[bytes]) -> None:
-        """actions: in path order. incomplete: paths that the plan leaves out, for pointers."""
+    def __init__(
+        self,
+        ground: Ground,
+        actions: list[Action],
+        incomplete: list[bytes],
+        refusals: Optional[Mapping[int, Done]] = None,
+    ) -> None:
+        """actions: in path order. incomplete: paths that the plan leaves out, for pointers.
+
+        refusals: results of actions that must not be tried, by number.
+        """
+        refusals = refusals or {}
         self._ground = ground
         self._actions = {action.number: action for action in actions}
         self._incomplete = incomplete
-        self._units = Units(actions)
+        self._units = Units([action for action in actions if action.number not in refusals])
         self._landing = Landing(ground, self._units)
+        for number, done in refusals.items():
+            self._landing.settle(self._actions[number], done)
         self._awaited: dict[int, Action] = {}  # files that have not come to their end
         self._incoming: Optional[tuple[int, Incoming]] = None
-        self._refused: set[int] = set()  # could not be staged; what still comes is passed over
+        self._refused = set(refusals)  # are not staged; what still comes for them is passed over
         self._proofs: dict[int, Proof] = {}
         self._ready: list[Action] = []
         self._ready_units: list[Unit] = []
@@ -162,6 +177,9 @@ class Receiver:
         elif isinstance(record, Begin):
             if self._incoming is not None:
                 raise ProtocolError("a file began before the last one was complete")
+            if record.size > want.size and record.size > fsops.free_bytes(self._ground.stage.fd):
+                # Nobody has looked whether there is room for what is more than planned.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             name = self._units.staged_name(action)
             incoming = self._ground.stage.begin_file(name, want, record.size)
             self._incoming = (record.number, incoming)

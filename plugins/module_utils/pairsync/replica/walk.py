@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Callable, Optional
 
+from ..model.denied import Denied
 from ..model.entry import (
     DIR,
     FILE,
@@ -26,7 +27,9 @@ from ..model.entry import (
     STATE_NAME,
     Change,
     Entry,
+    fold,
     is_below,
+    is_state_name,
     parent_of,
     same_contents,
     same_mode,
@@ -61,12 +64,32 @@ class Scan:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the policy says about a scan. paths: restricts it to these subtrees, if any."""
+    """What the policy says about a scan. paths: restricts it to these subtrees, if any.
+
+    mounts, denied: what this host says itself, whatever the policy.
+    """
 
     ignore: PathSet
     last: PathSet
     paths: tuple[bytes, ...] = ()
     mounts: frozenset[bytes] = frozenset()
+    denied: Denied = Denied()  # noqa: RUF009 - never changed
+
+    def hides(self, path: bytes) -> bool:
+        """Tell whether what is at a path is invisible, where its directory is not."""
+        return (
+            is_state_name(path.rpartition(b"/")[2])
+            or self.ignore.matches(path)
+            or self.denied.hides(path)
+        )
+
+    def leaves_out(self, path: bytes) -> bool:
+        """Tell whether the policy keeps a session away from a path, where its directory is not."""
+        if is_state_name(path.rpartition(b"/")[2]) or self.ignore.matches(path):
+            return True
+        return bool(self.paths) and not any(
+            path == one or is_below(path, one) or is_below(one, path) for one in self.paths
+        )
 
 
 def scan(
@@ -198,10 +221,15 @@ class _Walk:
         others: dict[bytes, Entry] = {}
         inner = self.inner = []
         ignore, mounts = self.rules.ignore, self.rules.mounts
+        denied = self.rules.denied.names(path)
         prefix = path + b"/" if path else b""
         for name, status in listed:
             full = prefix + name
-            if name == STATE_NAME or (ignore and ignore.matches(full)):
+            if (
+                is_state_name(name)
+                or (ignore and ignore.matches(full))
+                or (denied and fold(name) in denied)
+            ):
                 if full != STATE_NAME:
                     self.found.hidden.add(path)
                 continue
@@ -274,7 +302,7 @@ class _Walk:
             changes[prefix + name] = Change(prefix + name, base.pop(name, None), entry)
         for name, before in base.items():
             changed = True
-            if name == STATE_NAME or self.rules.ignore.matches(prefix + name):
+            if self.rules.hides(prefix + name):
                 self.found.dropped.append(prefix + name)
             else:
                 changes[prefix + name] = Change(prefix + name, before, None)
@@ -313,7 +341,7 @@ class _Walk:
         for inner, entry in self.base.below(path):
             if hidden and is_below(inner, hidden):
                 continue
-            if self.rules.ignore.matches(inner):
+            if self.rules.hides(inner):
                 self.found.dropped.append(inner)
                 hidden = inner
             else:
