@@ -138,7 +138,12 @@ def last_line(text: str) -> str:
 
 def leg_command(replica: ReplicaSpec, command: str) -> str:
     """Return the command line that runs COMMAND on a replica's host as a session would."""
-    ssh = shlex.join([*connect.ssh_argv(replica, batch=True), command])
+    plain = replace(replica, key="")
+    ssh = shlex.join([*connect.ssh_argv(plain, batch=True), command])
+    if replica.key:
+        own = shlex.join([*connect.ssh_argv(replica, batch=True), command])
+        there = f"{connect.KEYS}/{shlex.quote(replica.key)}"
+        ssh = f"if [ -e {there} ]; then {own}; else {ssh}; fi"
     return f"{ssh}; code=$?; [ $code -eq 255 ] && exit {SSH_FAILED}; exit $code"
 
 

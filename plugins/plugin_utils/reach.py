@@ -12,13 +12,16 @@ configuration, identities and jump hosts never enter that leg. The peer uses b's
 pairs.yml (`address`, `user`, `port`, `jump`, `identity`, `ssh_args`, `binary`); what is not said
 there comes from b's `ansible_host`, `ansible_port` and `ansible_user`, and without those from b's
 inventory name and the peer's own ssh configuration. With an `address` in the long form,
-`ansible_port` does not apply, since it belongs to the other address.
+`ansible_port` does not apply, since it belongs to the other address. Without an `identity` there,
+the pair's own key (module pair_key) is named in that leg, and used where it exists.
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import ipaddress
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -157,7 +160,8 @@ def pair_spec(
     elif is_local(a.host, variables[a.host]):
         seen = _from_controller(pair, b, variables[b.host])
         # The controller is b's peer here, so the long form is meant for it and wins.
-        replicas = [_from_controller(pair, a, variables[a.host]), {**seen, **b.as_written()}]
+        seen = {**seen, **b.as_written(), **({} if seen.get("local") else _key_of(pair))}
+        replicas = [_from_controller(pair, a, variables[a.host]), seen]
     else:
         replicas = [_here(a), _from_peer(pair, b, variables[b.host])]
     return {
@@ -216,7 +220,7 @@ def _from_peer(pair: Pair, replica: Replica, variables: Mapping[str, Any]) -> di
                 f"{pair.name}: {pair.a.host} would have to reach {host}, which is this machine",
                 f"write {host} first in pairs.yml, or `route: relay`, or give it an `address:`",
             )
-        return {"user": pair.user, **written} if pair.user else written
+        return {**_filled(user=pair.user), **written, **_key_of(pair)}
     _refuse(host, variables)
     options = _ssh_options(host, variables)
     named = {"user": pair.user or options["remote_user"]}
@@ -229,7 +233,19 @@ def _from_peer(pair: Pair, replica: Replica, variables: Mapping[str, Any]) -> di
             )
         named["address"] = address if address != host else ""
         named["port"] = int(options["port"] or 0)
-    return {**_filled(**named), **written}
+    return {**_filled(**named), **written, **_key_of(pair)}
+
+
+def key_name(pair: Pair) -> str:
+    """Return the name of a pair's own key: the pair's, as far as a file can have it."""
+    name = re.sub(r"[^A-Za-z0-9_.+@=-]", "_", pair.name)
+    if name == pair.name and name[0] not in ".+@=-":
+        return name
+    return f"pair_{name}_{hashlib.sha256(pair.name.encode()).hexdigest()[:8]}"
+
+
+def _key_of(pair: Pair) -> dict[str, str]:
+    return {} if pair.b.identity else {"key": key_name(pair)}
 
 
 def _filled(**values: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from .errors import UsageError
 from .pathspec import PathSet
-from .policy import MODES, PREFERENCES, ROUTES, Policy, Retention
+from .policy import MODES, PREFERENCES, ROUTES, Policy, Retention, amount_of
 from .report import display
 
 SCHEMA = "pairsync.spec/1"
@@ -31,7 +31,7 @@ class ReplicaSpec:
     label: the host's name in all output. path: the root on its host, `~` meaning the user's home.
     local: the root is on the machine on which the session runs; nothing below matters then.
     binary: the agent's path on the host, "" for the usual places. ssh_args: further arguments of
-    OpenSSH.
+    OpenSSH. key: the name of the pair's own key on the machine of the session, used if it is there.
     """
 
     label: str
@@ -44,6 +44,7 @@ class ReplicaSpec:
     binary: str = ""
     identity: str = ""
     ssh_args: tuple[str, ...] = ()
+    key: str = ""
 
     @property
     def display(self) -> str:
@@ -218,6 +219,13 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+def _key_name(value: Any, where: str) -> str:
+    # It becomes the name of a file, and an argument of ssh.
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]*", value) is None:
+        raise UsageError(f"{where}: {value!r} is not the name of a key")
+    return value
+
+
 def _flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{where}: true or false is expected, not {value!r}")
@@ -271,6 +279,17 @@ def _preference(value: Any, where: str) -> str:
     return "" if value == "" else _choice(value, PREFERENCES, where)
 
 
+def _amount(value: Any, where: str) -> str:
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    try:
+        amount_of(text, 1)
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: {value!r} is no amount", "write a number of bytes, 50G, or 10% of the disk"
+        ) from error
+    return text
+
+
 def _retention(value: Any, where: str) -> Retention:
     if isinstance(value, bool):
         return Retention(enabled=value)
@@ -285,6 +304,8 @@ _RETENTION_KEYS: dict[str, Callable[[Any, str], Any]] = {
     "enabled": _flag,
     "keep": _number(1, 10**6),
     "days": _number(0, 10**6),
+    "max_size": _amount,
+    "min_free": _amount,
 }
 
 _REPLICA_KEYS.update(
@@ -297,6 +318,7 @@ _REPLICA_KEYS.update(
     binary=_text,
     identity=_text,
     ssh_args=_texts,
+    key=_key_name,
 )
 
 _POLICY_KEYS: dict[str, Callable[[Any, str], Any]] = {

@@ -9,10 +9,12 @@ work as users expect. The remote command depends on neither PATH nor the kind of
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import subprocess
 import threading
+from dataclasses import replace
 from typing import IO, NamedTuple, cast
 
 from ..model.errors import PairsyncError, UsageError
@@ -25,6 +27,7 @@ from ..wire.remote import RemoteReplica
 
 SYSTEM_BINARY = "/usr/bin/pairsync"
 USER_BINARY = "~/.local/bin/pairsync"
+KEYS = "~/.ssh/pairsync"  # the keys of pairs, and beside each the host keys that it trusts
 LOCAL_BINARY = "/usr/local/bin/pairsync"  # where /usr is read-only
 NO_PYTHON = "pairsync: no Python 3.9 or newer"  # what the launcher says; see plugin_utils/binary.py
 
@@ -94,11 +97,35 @@ def ssh_argv(spec: ReplicaSpec, *, batch: bool) -> list[str]:
         argv += ["-l", spec.user]
     if spec.port:
         argv += ["-p", str(spec.port)]
-    if spec.identity:
+    if spec.key:
+        argv += _key_options(spec.key)
+    elif spec.identity:
         argv += ["-i", spec.identity]
     if spec.jump:
         argv += ["-J", spec.jump]
     return [*argv, "--", spec.address or spec.label]
+
+
+def _key_options(name: str) -> list[str]:
+    """The options of ssh with which a pair's key, and the host keys pinned for it, count alone."""
+    options = {
+        "IdentityFile": f"{KEYS}/{name}",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "PreferredAuthentications": "publickey",
+        "HostKeyAlias": name,
+        "UserKnownHostsFile": f"{KEYS}/{name}.known_hosts",
+        "GlobalKnownHostsFile": "/dev/null",
+        "UpdateHostKeys": "no",
+        # A connection that is shared was opened with another key.
+        "ControlPath": "none",
+    }
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def _with_key_if_there(spec: ReplicaSpec) -> ReplicaSpec:
+    there = spec.key and os.path.exists(os.path.expanduser(f"{KEYS}/{spec.key}"))
+    return spec if there else replace(spec, key="")
 
 
 class StderrTail:
@@ -132,7 +159,7 @@ def start_ssh(spec: ReplicaSpec, command: list[str], *, batch: bool) -> subproce
     """
     try:
         return subprocess.Popen(
-            [*ssh_argv(spec, batch=batch), *command],
+            [*ssh_argv(_with_key_if_there(spec), batch=batch), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -57,7 +57,12 @@ def test_hosts_pairs_and_variables(inventory):
         "tree": "m",
         "replicas": {
             "gpu1": {"path": "/m", "local": True},
-            "gpu2": {"path": "/m", "address": "10.0.0.2", "user": "me"},
+            "gpu2": {
+                "path": "/m",
+                "address": "10.0.0.2",
+                "user": "me",
+                "key": "gpu1+gpu2@m",
+            },  # fmt: skip
         },
         "route": "direct",
         "prefer": "newer",

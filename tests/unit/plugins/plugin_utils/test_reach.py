@@ -15,6 +15,7 @@ from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.erro
 from ansible_collections.pairsync.fleet.plugins.module_utils.pairsync.model.spec import parse_spec
 from ansible_collections.pairsync.fleet.plugins.plugin_utils.reach import (
     Reach,
+    key_name,
     pair_spec,
     reach,
     session_reach,
@@ -107,7 +108,13 @@ def test_the_direct_way_takes_nothing_of_the_controller_s_ssh():
         "tree": "t",
         "replicas": {
             "gpu1": {"path": "/a", "local": True},
-            "gpu2": {"path": "/b", "address": "10.0.0.2", "port": 2222, "user": "me"},
+            "gpu2": {
+                "path": "/b",
+                "address": "10.0.0.2",
+                "port": 2222,
+                "user": "me",
+                "key": "gpu1+gpu2@t",
+            },
         },
         "route": "direct",
         "prefer": "newer",
@@ -126,6 +133,27 @@ def test_the_long_form_says_how_the_peer_goes():
         "identity": "/p",
         "binary": "/x",
     }
+
+
+@pytest.mark.parametrize(
+    "name,expected",
+    [
+        ("gpu1", "gpu1+gpu2@t"),
+        ("-gpu1", "pair_-gpu1+gpu2@t_55276195"),
+        ("gpü", "pair_gp_+gpu2@t_75762ae4"),
+        ("gp;", "pair_gp_+gpu2@t_935feee2"),
+    ],
+)
+def test_the_key_of_a_pair_has_a_name_that_a_file_can_have(name, expected):
+    odd = Pair(a=Replica(name, "/a"), b=Replica("gpu2", "/b"), tree="t")
+    spec = pair_spec(odd, {name: {}, "gpu2": {}})
+    assert parse_spec(spec).b.key == key_name(odd) == expected
+
+
+def test_the_key_of_a_pair_is_for_its_own_leg_only():
+    assert pair_spec(pair(), {"gpu1": LOCAL, "gpu2": {}})["replicas"]["gpu2"]["key"]
+    assert "key" not in pair_spec(pair(identity="/p"), FLEET)["replicas"]["gpu2"]
+    assert "key" not in str(pair_spec(pair(), FLEET, "relay"))
 
 
 def test_a_relay_reaches_both_from_here():
@@ -181,7 +209,9 @@ def test_a_peer_that_host_a_cannot_reach(b, expected):
 
 def test_a_peer_with_an_address_of_its_own_may_be_this_machine():
     spec = pair_spec(pair(address="laptop.lan"), {**FLEET, "gpu2": LOCAL})
-    assert spec["replicas"]["gpu2"] == {"path": "/b", "address": "laptop.lan"}
+    assert spec["replicas"]["gpu2"] == {
+        "path": "/b", "address": "laptop.lan", "key": "gpu1+gpu2@t"
+    }  # fmt: skip
     assert pair_spec(pair(), {**FLEET, "gpu2": LOCAL}, "relay")["replicas"]["gpu2"]["local"]
 
 
