@@ -102,15 +102,16 @@ def create(root_fd: int, file_system: str) -> State:
     """Give a root its state directory and a new random id, durably."""
     fd = _opened_dir(root_fd, STATE_NAME)
     replica_id = secrets.token_hex(16)
+    # The id comes last: once it is there, nobody makes the rest.
+    with contextlib.suppress(FileExistsError):
+        ignore = fsops.create_file(fd, b".gitignore", 0o600)
+        fsops.write(ignore, b"*\n")
+        fsops.close(ignore)
     write_json(
         fd,
         b"replica.json",
         {"schema": REPLICA_SCHEMA, "id": replica_id, "file_system": file_system},
     )
-    with contextlib.suppress(FileExistsError):
-        ignore = fsops.create_file(fd, b".gitignore", 0o600)
-        fsops.write(ignore, b"*\n")
-        fsops.close(ignore)
     fsops.sync_file(root_fd)
     return State(fd, replica_id, file_system)
 
