@@ -103,10 +103,7 @@ def create(root_fd: int, file_system: str) -> State:
     fd = _opened_dir(root_fd, STATE_NAME)
     replica_id = secrets.token_hex(16)
     # The id comes last: once it is there, nobody makes the rest.
-    with contextlib.suppress(FileExistsError):
-        ignore = fsops.create_file(fd, b".gitignore", 0o600)
-        fsops.write(ignore, b"*\n")
-        fsops.close(ignore)
+    _write(fd, b".gitignore", b"*\n")
     write_json(
         fd,
         b"replica.json",
@@ -149,12 +146,16 @@ def read_json(fd: int, name: bytes) -> Optional[dict[str, Any]]:
 
 def write_json(fd: int, name: bytes, data: dict[str, Any]) -> None:
     """Replace a JSON file of ours in one step, durably."""
+    _write(fd, name, json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def _write(fd: int, name: bytes, data: bytes) -> None:
     temporary = name + b".new"
     with contextlib.suppress(FileNotFoundError):
         fsops.unlink(fd, temporary)
     file_fd = fsops.create_file(fd, temporary, 0o600)
     try:
-        fsops.write(file_fd, json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
+        fsops.write(file_fd, data)
         fsops.sync_file(file_fd)
     finally:
         fsops.close(file_fd)
