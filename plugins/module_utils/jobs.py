@@ -26,6 +26,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
+from .pairsync.model.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -210,7 +212,7 @@ def report_of(job: Job) -> Optional[dict[str, Any]]:
 
 
 def last_words(job: Job) -> str:
-    """Return the last line that the session wrote to stderr, or an empty text."""
+    """Return the last line that the session wrote to stderr, made printable, or an empty text."""
     try:
         with open(job.file("stderr"), "rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -218,4 +220,4 @@ def last_words(job: Job) -> str:
             lines = stream.read().decode("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return lines[-1] if lines else ""
+    return printable(lines[-1]) if lines else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..model.errors import PairsyncError
-from ..model.report import exit_code, report_json
+from ..model.report import display, exit_code, report_json
 from ..model.spec import PairSpec
 from ..replica import fsops, guard, state
 from ..replica.interface import Replica
@@ -202,4 +202,5 @@ def renew(root: str) -> None:
         ) from error
     finally:
         fsops.close(root_fd)
-    sys.stdout.write(f"{root} has a new id; the next sync of each of its pairs deletes nothing\n")
+    shown = display(os.fsencode(root))
+    sys.stdout.write(f"{shown} has a new id; the next sync of each of its pairs deletes nothing\n")

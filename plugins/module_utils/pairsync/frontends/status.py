@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Optional
 
-from ..model.errors import EXIT_DONE, EXIT_SKIPPED, PairsyncError
+from ..model.errors import EXIT_DONE, EXIT_SKIPPED, PairsyncError, printable
 from ..replica.journal import STATUS_SCHEMA, known_roots, read_status
 
 
@@ -33,7 +33,9 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
             sys.stderr.write(f"pairsync: {error.sentence()}\n")
             continue
         for status in found:
-            pair = status.get("pair", {})
+            pair = status.get("pair")
+            if not isinstance(pair, dict):
+                continue  # nothing that we have written
             if named and not os.path.isdir(named) and not str(pair.get("id", "")).startswith(named):
                 continue
             if any(known["pair"] == pair for known in pairs):
@@ -61,13 +63,13 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
 
 
 def _line(one: dict[str, Any]) -> str:
-    pair = one.get("pair", {})
-    age = one["age_seconds"]
+    """One pair; the file that says so may be another user's."""
+    pair, error, age = one["pair"], one.get("error"), one["age_seconds"]
     shown = "never complete" if age is None else f"{age} s ago"
-    error = one.get("error")
     state = (
-        f"error {error['code']}"
-        if error
+        f"error {error.get('code')}"
+        if isinstance(error, dict)
         else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
     )
-    return f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
+    line = f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
+    return printable(line)

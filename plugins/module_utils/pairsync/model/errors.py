@@ -37,11 +37,23 @@ CODES: dict[str, str] = {
 }
 
 
+def printable(text: str) -> str:
+    """A text as one line that no terminal, log or line-based reader can misread."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text
+    )
+
+
 class PairsyncError(Exception):
     """A fatal error of a session: nothing, or not everything, was done.
 
     code: one of CODES. message: one sentence, what is wrong and where. next: the safe next step.
-    host: the host it happened on, where that is known.
+    host: the host it happened on, where that is known. Whatever they quote, all are printable.
     """
 
     exit_code = EXIT_FATAL
@@ -51,9 +63,9 @@ class PairsyncError(Exception):
             message, code = f"{message} (unknown error code {code!r})", "internal"
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.next = next
-        self.host = host
+        self.message = printable(message)
+        self.next = printable(next)
+        self.host = printable(host)
 
     def __str__(self) -> str:
         """The sentence and the next step, as a person reads them."""

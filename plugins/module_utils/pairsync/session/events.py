@@ -9,11 +9,13 @@ only way back in is the answer to a Question.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Union
 
-from ..model.report import Outcome, item_json
+from ..model.errors import printable
+from ..model.report import Outcome, display, item_json
 
 SCHEMA = "pairsync.events/1"
 
@@ -43,7 +45,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class ReplicaReady:
-    """A replica was opened. created: its directory was made for this first sync."""
+    """A replica was opened, as it says itself. created: made for this first sync."""
 
     side: str
     label: str
@@ -54,8 +56,9 @@ class ReplicaReady:
     created: bool
 
     def as_json(self) -> dict[str, Any]:
-        """The event as one JSON object."""
-        return {"event": "replica", **self.__dict__}
+        """The event as one JSON object; the path is escaped like those of items."""
+        told = {**self.__dict__, "path": display(os.fsencode(self.path))}
+        return {"event": "replica", **told, "host": printable(self.host)}
 
 
 @dataclass(frozen=True)
