@@ -70,7 +70,8 @@ def denied_in(root: bytes, home: Optional[bytes], more: Iterable[bytes] = ()) ->
 def _places(home: Optional[bytes], more: Iterable[bytes]) -> Iterator[bytes]:
     yield from ON_HOST
     yield from more
-    archive = getattr(globals().get("__loader__"), "archive", None)  # where the running engine lies, if in one file
+    # Where the running engine lies, if it is one file.
+    archive = getattr(globals().get("__loader__"), "archive", None)
     if archive is not None:
         yield os.path.abspath(os.fsencode(archive))
     homes = {home}
