@@ -6,7 +6,8 @@
 Every commit has a random id and its parent's id. A commit is first written as *pending* on both
 hosts; only when both have it is it promoted. If a host stops in between, the next session
 compares ids: a pending commit is promoted when the peer has the same one pending or current,
-else dropped. A checksum over all rows tells a damaged or foreign base from a good one.
+else dropped. Checksums over all rows, those of the pending commit included, and over what is said
+about the commits tell a damaged or foreign base from a good one.
 
 One row per directory (see rows.py). `chunks` holds the chunk list of large contents by digest.
 """
@@ -57,9 +58,19 @@ class Base:
     def __init__(self, pair_fd: int, pair_id: str) -> None:
         """Open or make the base; raise sqlite3.DatabaseError when it is damaged."""
         self._database = store.connect(pair_fd, NAME, _SCHEMA)
-        self._meta = dict(self._database.execute("SELECT key, value FROM meta"))
         self._rows: dict[bytes, bytes] = {}
         self._pending: dict[bytes, Optional[bytes]] = {}
+        try:
+            self._load(pair_id)
+        except sqlite3.Error:
+            self._database.close()
+            raise
+        except (TypeError, ValueError) as error:  # a value of another type than was written
+            self._database.close()
+            raise sqlite3.DatabaseError("a row of the base is damaged") from error
+
+    def _load(self, pair_id: str) -> None:
+        self._meta = dict(self._database.execute("SELECT key, value FROM meta"))
         total = 0
         for path, data in self._database.execute("SELECT path, data FROM directories"):
             self._rows[path] = data
@@ -67,9 +78,22 @@ class Base:
         self._sum = total % _MODULUS
         if not self._meta:
             self._set_meta({"pair": pair_id, "current": "", "checksum": f"{0:064x}", "rows": "0"})
+        meta = self._meta
         self.sound = (
-            self._meta.get("pair") == pair_id and self._meta.get("checksum") == f"{self._sum:064x}"
+            meta.get("pair") == pair_id
+            and meta.get("seal") == _seal(meta)
+            and meta.get("checksum") == f"{self._sum:064x}"
+            and (not meta.get("pending") or meta["pending_checksum"] == self._sum_after_pending())
         )
+
+    def _sum_after_pending(self) -> str:
+        total = self._sum
+        for path, data in self._database.execute("SELECT path, data FROM pending"):
+            if path in self._rows:
+                total -= _row_sum(path, self._rows[path])
+            if data is not None:
+                total += _row_sum(path, data)
+        return f"{total % _MODULUS:064x}"
 
     @property
     def commits(self) -> Commits:
@@ -223,10 +247,12 @@ class Base:
         return _Transaction(self._database)
 
     def _write_meta(self, values: dict[str, str]) -> None:
+        after = {**self._meta, **values}
+        after["seal"] = values["seal"] = _seal(after)
         self._database.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items())
         )
-        self._meta.update(values)
+        self._meta = after
 
     def _set_meta(self, values: dict[str, str]) -> None:
         with self._transaction():
@@ -247,6 +273,12 @@ class _Transaction:
             self._database.execute("COMMIT")
         elif self._database.in_transaction:  # SQLite itself rolls back when the disk is full
             self._database.execute("ROLLBACK")
+
+
+def _seal(meta: dict[str, str]) -> str:
+    """A hash over what is said about the commits."""
+    said = sorted(item for item in meta.items() if item[0] != "seal")
+    return hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _row_sum(path: bytes, data: bytes) -> int:

@@ -66,10 +66,14 @@ def write_peer(pair_fd: int, peer: Peer) -> None:
         state.write_json(pair_fd, b"peer.json", known)
 
 
-def set_aside(pair_fd: int) -> bool:
-    """Move a base out of the way, and forget the peer; tell whether there was a base."""
+def forget_peer(pair_fd: int) -> None:
+    """Forget the other replica, so that another directory in its place is no alarm."""
     with contextlib.suppress(FileNotFoundError):
         fsops.unlink(pair_fd, b"peer.json")
+
+
+def set_aside(pair_fd: int) -> bool:
+    """Move a base out of the way; tell whether there was one. The peer stays known."""
     name = BASE_NAME.encode()
     with contextlib.suppress(FileNotFoundError):
         fsops.unlink(pair_fd, name + b"-journal")

@@ -40,6 +40,7 @@ from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digest
 from .send import Wanted, send
 from .stage import Stage
 from .state import State
+from .store import is_damaged
 from .swap import seen
 from .tree import Tree
 from .walk import Rules, Scan, scan
@@ -231,9 +232,11 @@ class LocalReplica:
         self._lock = PairLock(self._pair_fd, what, policy.lock_wait)
         try:
             self._base = Base(self._pair_fd, beginning.pair_id)
-        except sqlite3.OperationalError:
-            raise  # the system's fault, not the file's: the base stays as it is
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if not is_damaged(error):
+                raise  # the system's fault, not the file's: the base stays as it is
+            return BaseState(sound=False)
+        if not self._base.sound:
             return BaseState(sound=False)
         return BaseState(*astuple(self._base.commits))
 
@@ -278,10 +281,29 @@ class LocalReplica:
         if beginning.dry_run:
             if verb == "promote":
                 self._base.preview()
-        elif verb == "promote":
-            self._base.promote()
-        elif verb == "drop":
-            self._base.drop_pending()
+            return
+        with self._writing_base():
+            if verb == "promote":
+                self._base.promote()
+            elif verb == "drop":
+                self._base.drop_pending()
+
+    @contextlib.contextmanager
+    def _writing_base(self) -> Iterator[None]:
+        """Set a base aside whose damage shows only when it is written: it must not stay so."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not is_damaged(error) or self._base is None:
+                raise
+            self._base.close()
+            self._base = None
+            journal.set_aside(self._pair_fd)
+            raise PairsyncError(
+                "internal",
+                f"what {self._shown} and its peer agreed on is damaged, and was set aside: {error}",
+                "run the same command again: it compares everything anew, and deletes nothing",
+            ) from error
 
     def _probe(self) -> int:
         """The file system's own now, less one tick of its clock; in nanoseconds."""
@@ -446,9 +468,10 @@ class LocalReplica:
         rows.update(others)
         with self._root_locked():
             make_durable(_needed(self._tree), rows)
-            checksum = base.write_pending(
-                recording.commit, sorted(rows.items()), recording.coverage
-            )
+            with self._writing_base():
+                checksum = base.write_pending(
+                    recording.commit, sorted(rows.items()), recording.coverage
+                )
             changed, gone = outcome.listings(
                 self._scan.listings, self._landed, self._learned, self._before_ns
             )
@@ -465,7 +488,8 @@ class LocalReplica:
         base = _needed(self._base)
         if base.commits.pending != commit:
             raise PairsyncError("protocol", "another commit is pending than the one to promote")
-        base.promote()
+        with self._writing_base():
+            base.promote()
         journal.write_peer(self._pair_fd, self._in_session().peer)
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
@@ -490,6 +514,7 @@ class LocalReplica:
         pair_fd = self._state.directory(b"pairs", pair_id.encode("ascii"))
         lock = PairLock(pair_fd, "the pair", 0)
         try:
+            journal.forget_peer(pair_fd)
             return journal.set_aside(pair_fd)
         finally:
             lock.close()

@@ -10,6 +10,25 @@ from __future__ import annotations
 
 import sqlite3
 
+from . import fsops
+
+# What SQLite says of a schema that is not ours any more. All other operational errors are the
+# system's: no space, no permission, no such directory.
+_DAMAGED = (
+    "no such ",
+    "near ",
+    "table ",
+    "Could not decode",
+    "malformed",
+    "unrecognized",
+    "unsupported file format",
+)
+
+
+def is_damaged(error: sqlite3.DatabaseError) -> bool:
+    """Tell whether an error is about the file itself, and not about the system under it."""
+    return not isinstance(error, sqlite3.OperationalError) or str(error).startswith(_DAMAGED)
+
 
 def connect(
     directory_fd: int, name: str, schema: str, *, durable: bool = True
@@ -18,6 +37,7 @@ def connect(
 
     durable: False for a cache that may be lost, so that it costs no flush.
     """
+    _check_header(directory_fd, name)
     database = sqlite3.connect(
         f"/proc/self/fd/{directory_fd}/{name}", isolation_level=None, check_same_thread=False
     )
@@ -27,3 +47,20 @@ def connect(
     database.execute("PRAGMA mmap_size=0")
     database.executescript(schema)
     return database
+
+
+def _check_header(directory_fd: int, name: str) -> None:
+    """Raise sqlite3.DatabaseError for a file that SQLite would open in another way than we do.
+
+    With other version bytes it only reads, or begins a log beside the file.
+    """
+    try:
+        fd = fsops.open_file(directory_fd, name.encode())
+    except FileNotFoundError:
+        return
+    try:
+        header = fsops.read(fd, 20)
+    finally:
+        fsops.close(fd)
+    if header and header[18:] != b"\1\1":
+        raise sqlite3.DatabaseError("the file's header is damaged")
