@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 
 MODES = ("two-way", "mirror", "push")
@@ -26,8 +27,20 @@ DEFAULT_LAST = (
 )
 DEFAULT_GROWING = ("Name events.out.tfevents.*", "Name *.log")
 
+_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)(%|[KMGTP]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+
 # A deletion of this many entries or fewer never trips the brake on mass change.
 SMALL_DELETION = 20
+
+
+def amount_of(text: str, whole: int) -> int:
+    """The bytes that `10%` (of whole), `50G` or `1048576` means; ValueError for anything else."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None or (match[2] == "%" and float(match[1]) > 100):
+        raise ValueError(text)
+    number = float(match[1]) if "." in match[1] else int(match[1])
+    return int(number * whole // 100 if match[2] == "%" else number * _UNITS[match[2]])
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,15 @@ class Retention:
     """How long the backup keeps displaced objects; the newest version of a path always.
 
     enabled: False keeps them only until the pair's next session. keep: versions of one path.
-    days: age after which a version may go.
+    days: age after which a version may go. max_size: what the backup may take, and min_free: what
+    it leaves to others, both as amount_of() reads them.
     """
 
     enabled: bool = True
     keep: int = 10
     days: int = 30
+    max_size: str = "10%"
+    min_free: str = "0"
 
 
 @dataclass(frozen=True)

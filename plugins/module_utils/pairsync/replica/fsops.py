@@ -345,6 +345,12 @@ def free_bytes(fd: int) -> int:
     return numbers.f_bavail * numbers.f_frsize
 
 
+def total_bytes(fd: int) -> int:
+    """The size of the descriptor's file system, or of the project quota that bounds it there."""
+    numbers = os.fstatvfs(fd)
+    return numbers.f_blocks * numbers.f_frsize
+
+
 def free_inodes(fd: int) -> Optional[int]:
     """Entries that may still be created, or None where the file system has no such limit."""
     numbers = os.fstatvfs(fd)

@@ -35,7 +35,7 @@ from .interface import BaseState, Beginning, Opened, Recording, Scanned
 from .landing import Ground
 from .lock import PairLock, Sign, root_lock
 from .receive import Receiver
-from .retention import prune
+from .retention import check_room, keep_within, note_retention
 from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digests
 from .send import Wanted, send
 from .stage import Stage
@@ -420,6 +420,7 @@ class LocalReplica:
             fsops.close(parent)
         self._stage = Stage(held.directory(b"stage", pair))
         drop_brief(held, beginning.pair_id)
+        check_room(held, beginning.pair_id, beginning.policy.backup, actions)
         run = run_name(beginning.run, beginning.policy.backup, beginning.pair_id)
         self._backup = Backup(held, run)
         lookup = Lookup(self._scan.listings)
@@ -502,10 +503,14 @@ class LocalReplica:
             journal.remember_root(
                 self._state_home, self._state.replica_id, fsops.real_path(self._root_fd)
             )
-        if self._backup is not None and self._backup.kept:
+        beginning = self._in_session()
+        retention = beginning.policy.backup
+        if self._backup is not None and self._backup.kept and retention.enabled:
             self._backup.close()
             with self._root_locked():
-                prune(self._state, self._in_session().policy.backup, time.time())
+                keep_within(self._state, beginning.pair_id, retention, beginning.run, time.time())
+        else:
+            note_retention(self._state, beginning.pair_id, retention, self._root_locked)
 
     def forget(self, pair_id: str) -> bool:
         """Set the base of a pair aside; tell whether there was one."""

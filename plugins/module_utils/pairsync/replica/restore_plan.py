@@ -42,13 +42,17 @@ def newest_of(versions: Iterable[Version]) -> list[Version]:
     Of what the run displaced at one path, or at a path and below it, the last.
     """
     chosen: dict[bytes, Version] = {}
+    leaves: set[bytes] = set()
     above: set[bytes] = set()
     for version in sorted(versions, key=_last_first):
         parents = list(_parents(version.path))
-        if version.path in chosen or version.path in above or not chosen.keys().isdisjoint(parents):
+        known = version.path in chosen or version.path in above
+        if known or not leaves.isdisjoint(parents):
             continue
         chosen[version.path] = version
         above.update(parents)
+        if version.seen.kind != DIR:
+            leaves.add(version.path)
     return sorted(chosen.values(), key=_in_path_order)
 
 
