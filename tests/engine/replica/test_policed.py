@@ -200,7 +200,7 @@ def attack(tmp_path, guarded):
         (a / name).write_text("the original\n")
     sync(a, b, guarded, Policy())
     for number in range(14):
-        retention = (Retention(False), Retention(True, 1, 0))[number % 2]
+        retention = (Retention(False), Retention(True, 1, 0, "40"))[number % 2]
         (a / "thesis").write_text(f"rubbish {number}\n")
         (a / "data").unlink(missing_ok=True)
         if number % 3 == 1:

@@ -146,6 +146,9 @@ class PolicedReplica:
             # Whoever may replace a file may do so any number of times: no number protects.
             keep=_ANY_NUMBER if policy.days else max(wanted.keep, policy.keep),
             days=max(wanted.days, policy.days) + 1,
+            # Nor does a size: nothing young goes to make room for what is worth less.
+            max_size="100%",
+            min_free="0",
         )
 
     def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
