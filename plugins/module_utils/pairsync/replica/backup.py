@@ -8,7 +8,8 @@ still writes into it loses nothing. Where the name is taken, because a run displ
 one path or a file where it displaces something below a directory, the later one is in a layer of
 its own, `backup/<run>/.pairsync/<number>/<path>`: no synced path has that name in it. What
 replaces an object waits here under the name that object is to have, and changes names with it.
-What is noted of both, and which versions are pinned against retention, says late.py.
+What is noted of both, and which versions are pinned against retention, says late.py. A directory
+that went is kept as an empty one with its permissions; in it lies what it held.
 
 A run of which nothing is to be kept is `<run>.<pair>.brief`, and goes when the next session of its
 pair has something to receive here.
@@ -18,9 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import stat
 from typing import Optional
 
-from ..model.entry import STATE_NAME
+from ..model.entry import PERMISSION_BITS, STATE_NAME
 from ..model.policy import Retention
 from . import fsops
 from .late import Record, pinned
@@ -68,22 +70,35 @@ class Backup:
                 raise
         return directory, kept_as
 
+    def keep_dir(self, path: bytes, mode: int) -> None:
+        """Keep what there is of a directory that is about to go: that it was there, and its mode.
+
+        Raises OSError.
+        """
+        for layer in itertools.count():
+            with contextlib.suppress(NotADirectoryError):
+                directory = self._directory(_in_layer(layer, path))
+                # Writable, or nothing goes in and out; that it was not says the sticky bit.
+                note = 0 if mode & stat.S_IWUSR else stat.S_ISVTX
+                fsops.set_mode(directory, mode & PERMISSION_BITS | stat.S_IRWXU | note)
+                break
+        self.kept += 1
+
     def _moved(self, source: int, name: bytes, path: bytes) -> tuple[int, bytes, bytes]:
         """Move an object to the first free place for a path: directory, name, path in the run."""
         parent, __, wanted = path.rpartition(b"/")
         for layer in itertools.count():
-            top = b"%s/%d/" % (STATE_NAME, layer) if layer else b""
             try:
-                directory = self._directory((top + parent).rstrip(b"/"))
+                directory = self._directory(_in_layer(layer, parent))
             except NotADirectoryError:
                 continue  # what was displaced before has the name of a directory on the way
             with contextlib.suppress(FileExistsError):
                 fsops.move_aside(source, name, directory, wanted)
                 break
-        return directory, wanted, top + path
+        return directory, wanted, _in_layer(layer, path)
 
     def _directory(self, path: bytes) -> int:
-        """Open a directory of the run, making what is missing."""
+        """Open a directory of the run, making what is missing; it gets its mode by keep_dir()."""
         if self._tree is None:
             self._tree = Tree(self._state.directory(b"backup", self._run))
         tree = self._tree
@@ -127,6 +142,16 @@ class Backup:
             if self._record is not None:
                 self._record.close()
                 self._record = None
+
+
+def kept_mode(mode: int) -> int:
+    """The permissions that a directory had, from those of what is kept of it."""
+    return mode & PERMISSION_BITS & ~(stat.S_IWUSR if mode & stat.S_ISVTX else 0)
+
+
+def _in_layer(layer: int, path: bytes) -> bytes:
+    """Where a path of a layer lies below the run's directory."""
+    return (b"%s/%d/" % (STATE_NAME, layer) + path).rstrip(b"/") if layer else path
 
 
 def run_name(run: str, retention: Retention, pair_id: str) -> str:

@@ -17,17 +17,18 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-from ..model.entry import STATE_NAME, is_below, parent_of
+from ..model.entry import DIR, STATE_NAME, is_below, parent_of
 from ..model.errors import PairsyncError, UsageError
 from ..model.report import display
 from . import fsops, state
-from .backup import BRIEF
+from .backup import BRIEF, kept_mode
 from .rows import Seen
 from .state import State
 from .swap import seen
 from .tree import Tree
 
 RUN_TIME = "%Y%m%dT%H%M%SZ"
+_STRICT = 0o700
 _SHOWN = 5  # of what there is, where what was asked for is not
 
 
@@ -233,10 +234,33 @@ def _walk(start: _Listed, run: Kept, layer: _Layer) -> Iterator[Version]:
                     continue  # dropped meanwhile
                 if stack[-1].left:
                     continue
-            yield Version(stored[cut:], run, number, stored, seen(status))
+            was = seen(status)
+            if was.kind == DIR:
+                was = was._replace(mode=kept_mode(status.st_mode))
+            yield Version(stored[cut:], run, number, stored, was)
     finally:
         for held in stack:
             fsops.close(held.fd)
+
+
+def directory_mode(held: Held, version: Version, path: bytes) -> int:
+    """The permissions that a directory above a version had: what the backup says since then.
+
+    Only a run that removed the directory knows them (see backup.py); without one they are the
+    strictest.
+    """
+    first = version.stored[: len(version.stored) - len(version.path) + len(path)]
+    known = runs(held.backup)
+    for run in known[known.index(version.run) :]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            tree = Tree(fsops.open_dir(held.backup, run.directory))
+            try:
+                status = fsops.lstat(*tree.parent(first if run == version.run else path))
+            finally:
+                tree.close()
+            if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) != _STRICT:
+                return kept_mode(status.st_mode)
+    return _STRICT
 
 
 def choose(held: Held, path: bytes, named: str) -> list[Version]:

@@ -319,6 +319,8 @@ class Landing:
         expected = self._ground.expected(action.path)
         if expected is None:
             return Swapped(swap.CHANGED)
+        if expected.kind == DIR:
+            self._ground.backup.keep_dir(action.path, expected.mode)
         staged, place = self._places(action)
         swapped = swap.replace(staged, place, expected, self._aside(action))
         if expected.kind == DIR or is_dir(action.want):
@@ -393,11 +395,13 @@ class Landing:
                     self._attempt(action, self._remove if action.want is None else self._replace)
 
     def _remove(self, action: Action) -> Swapped:
+        expected = self._ground.expected(action.path)
         if is_dir(action.have):
+            if expected is not None:
+                self._ground.backup.keep_dir(action.path, expected.mode)
             self._ground.tree.forget()
             swapped = swap.remove_dir(At(*self._ground.tree.parent(action.path)))
         else:
-            expected = self._ground.expected(action.path)
             if expected is None:
                 return Swapped(swap.CHANGED)
             place = At(*self._ground.tree.parent(action.path))

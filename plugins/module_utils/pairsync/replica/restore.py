@@ -11,6 +11,7 @@ goes to the backup as a run of its own. Peers see an ordinary change at the next
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import time
@@ -27,11 +28,12 @@ from . import fsops, guard, state
 from .backup import Backup
 from .contents import Record, Unsent
 from .durable import make_durable
-from .history import Held, Version, run_id
+from .history import Held, Version, directory_mode, run_id
 from .landing import Ground
 from .lock import PairLock, Sign, root_lock
 from .receive import Receiver
 from .restore_plan import Plan, Restored, newest_of
+from .retention import check_room, keep_within
 from .send import Wanted, send
 from .stage import Stage
 from .tree import Tree
@@ -157,10 +159,18 @@ class _Work:
         kept = Tree(fsops.open_dir(held.backup, versions[0].run.directory))
         try:
             mounts = guard.mounts_below(root)
-            plan = Plan(kept, tree, replaces=replaces, mounts=mounts, beat=self._beat)
+            plan = Plan(
+                kept,
+                tree,
+                replaces=replaces,
+                mounts=mounts,
+                mode_of=functools.partial(directory_mode, held),
+                beat=self._beat,
+            )
             for version in newest_of(versions):
                 plan.add(version)
             tree.forget()
+            check_room(held.state, "", None, plan.actions)
             ground = Ground(
                 tree=tree,
                 stage=stage,
@@ -172,7 +182,12 @@ class _Work:
                 beat=self._beat,
             )
             items = self._land(plan, Receiver(ground, plan.actions, []), kept, tree)
-            return Restoration(items, name if backup.kept else "")
+            if not backup.kept:
+                return Restoration(items)
+            backup.close()
+            with self._root_locked():
+                keep_within(held.state, "", None, name, time.time())
+            return Restoration(items, name)
         finally:
             kept.close()
             backup.close()

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple, Optional
 
-from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, STATE_NAME, Entry, is_below, sort_key
+from ..model.entry import DIR, FILE, LINK, STATE_NAME, Entry, is_below, sort_key
 from ..model.plan import FAILED, SKIPPED
 from ..model.report import display
 from ..reconcile.actions import Action
@@ -82,17 +82,20 @@ class Plan:
         *,
         replaces: bool,
         mounts: frozenset[bytes],
+        mode_of: Callable[[Version, bytes], int],
         beat: Callable[[], None],
     ) -> None:
         """Begin with no step.
 
         kept: the run in the backup. target: where the versions go. replaces: whether they may
-        displace what is there. mounts: other file systems there. beat: as in landing.Ground.
+        displace what is there. mounts: other file systems there. mode_of: the permissions that a
+        directory above a version had. beat: as in landing.Ground.
         """
         self._kept = kept
         self._target = target
         self._replaces = replaces
         self._mounts = mounts
+        self._mode_of = mode_of
         self._beat = beat
         self._steps: dict[bytes, Action] = {}
         self._ways: set[bytes] = {b""}  # directories that are there
@@ -145,7 +148,6 @@ class Plan:
 
     def _way_to(self, version: Version) -> bool:
         """See to the directories above a version; tell whether one of them is yet to be made."""
-        cut = len(version.stored) - len(version.path)
         missing = False
         for path in _parents(version.path):
             if path in self._ways:
@@ -158,8 +160,7 @@ class Plan:
                 self._ways.add(path)
                 continue
             missing = True
-            mode = fsops.lstat(*self._kept.parent(version.stored[: cut + len(path)])).st_mode
-            self._step(path, Entry(DIR, mode & PERMISSION_BITS), have)
+            self._step(path, Entry(DIR, self._mode_of(version, path)), have)
         return missing
 
     def _at(self, path: bytes) -> Optional[Seen]:

@@ -86,18 +86,21 @@ def noted(held: State) -> tuple[dict[str, Retention], Optional[Usage]]:
         return retentions, None
 
 
-def check_room(held: State, pair_id: str, retention: Retention, actions: list[Action]) -> None:
+def check_room(
+    held: State, pair_id: str, retention: Optional[Retention], actions: list[Action]
+) -> None:
     """Raise PairsyncError `backup_full` where what the actions displace could not be kept.
 
-    Makes room for what is to be received, where `min_free` asks for that. pair_id,
-    retention: the session's; one that keeps nothing for long has no limits.
+    Makes room for what a session is to receive, where `min_free` asks for that. pair_id,
+    retention: the session's, "" and None for what no session does; one that keeps nothing for
+    long has no limits.
     """
     displaced = {
         action.path: action.have.size
         for action in actions
         if action.have is not None and action.have.kind != DIR and not action.props_only
     }
-    if not retention.enabled or not displaced:
+    if not displaced or (retention is not None and not retention.enabled):
         return
     coming = sum(
         action.want.size
@@ -105,7 +108,9 @@ def check_room(held: State, pair_id: str, retention: Retention, actions: list[Ac
         if action.want is not None and action.want.kind == FILE and not action.props_only
     )
     others, usage = noted(held)
-    limits = limits_of(held, {**others, pair_id: retention}.values())
+    if retention is not None:
+        others[pair_id] = retention
+    limits = limits_of(held, others.values())
     size, free = sum(displaced.values()), fsops.free_bytes(held.fd) - coming
     if usage is not None and usage.size + size <= limits.size and free >= limits.free:
         return
@@ -119,7 +124,7 @@ def check_room(held: State, pair_id: str, retention: Retention, actions: list[Ac
             )
         if free + droppable < limits.free:
             raise _full(f"{limits.free} bytes are to stay free, and {free} would be", "min_free")
-        for version in catalogue.droppable():
+        for version in catalogue.droppable() if retention is not None else []:
             if fsops.free_bytes(held.fd) - coming >= limits.free:
                 break
             catalogue.drop(version)
