@@ -27,6 +27,7 @@ from .backup import Backup
 from .contents import Done
 from .digest import digest_file
 from .faults import as_fatal, of_file_system
+from .names import is_listed
 from .rows import Seen
 from .stage import Owner, Stage, finish_dir, is_dir, owner_in
 from .swap import Aside, At, Swapped
@@ -113,6 +114,7 @@ class Landing:
         self._units = units
         self._owners: dict[bytes, Owner] = {}
         self._joined: set[int] = set()
+        self._absent: list[Action] = []  # directories that could not be made
         self.results: dict[int, Done] = {}
         self.staged: dict[int, Seen] = {}  # what was staged alone, by action number
         self.weak = False
@@ -155,7 +157,8 @@ class Landing:
     def make_plain_dirs(self) -> None:
         """Make the directories that are too large to be staged whole."""
         for action in self._units.plain_dirs:
-            self._attempt(action, self._make_dir)
+            if not self._attempt(action, self._make_dir):
+                self._absent.append(action)
 
     def _make_dir(self, action: Action) -> Swapped:
         parent, name = self._ground.tree.parent(action.path)
@@ -166,6 +169,7 @@ class Landing:
             fsops.make_dir(parent, name, bits)
         except FileExistsError:
             if not self._is_dir_there(action):
+                _check_name(parent, name)
                 return Swapped(swap.APPEARED)
             self._joined.add(action.number)
             if action.want is not None:
@@ -265,6 +269,7 @@ class Landing:
         if not swapped.reason:
             self._note_landed(action, place)
             return swapped
+        _check_name(place.fd, place.name)
         there = self._same_there(action, place)
         if there is None:
             return swapped
@@ -288,7 +293,8 @@ class Landing:
 
     def _is_dir_there(self, action: Action) -> bool:
         try:
-            return swap.kind_of(fsops.lstat(*self._ground.tree.parent(action.path))) == DIR
+            place = self._ground.tree.parent(action.path)
+            return swap.kind_of(fsops.lstat(*place)) == DIR and is_listed(*place)
         except OSError:
             return False
 
@@ -414,6 +420,11 @@ class Landing:
         """Run one step of an action that has no result yet; tell whether it was done."""
         if action.number in self.results:
             return False
+        # The file system may take its name for another's: then nothing may land in that one.
+        absent = next((one for one in self._absent if is_below(action.path, one.path)), None)
+        if absent is not None:
+            self.settle(action, self.results[absent.number])
+            return False
         self._ground.beat()
         try:
             swapped = step(action)
@@ -439,6 +450,13 @@ def failure(error: OSError) -> Done:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return Done(0, FAILED, "its directory is not there")
     return Done(0, FAILED, (error.strerror or str(error)).lower())
+
+
+def _check_name(directory: int, name: bytes) -> None:
+    """After EEXIST: raise OSError when it is another name that is there, and taken for this one."""
+    if not is_listed(directory, name):
+        reason = "the file system here takes its name for another one"
+        raise FileExistsError(errno.EEXIST, reason)
 
 
 def _same_file(one: Seen, other: Seen) -> bool:

@@ -23,6 +23,7 @@ from ..reconcile.actions import Action
 from . import fsops
 from .contents import Begin, Done, End, Piece, Proof, Record, Whole
 from .landing import Batch, Ground, Landing, held_for
+from .names import judge
 from .rows import Seen
 from .stage import Incoming, finish_file, is_dir, is_leaf
 from .units import Unit, Units
@@ -48,7 +49,11 @@ class Receiver:
 
         refusals: results of actions that must not be tried, by number.
         """
-        refusals = refusals or {}
+        refusals = dict(refusals or {})
+        left = [action for action in actions if action.number not in refusals]
+        judged = judge(ground.stage.fd, ground.tree, left)
+        refusals.update(judged.refused)
+        self._late = judged.late  # has its name only when something else has lost it
         self._ground = ground
         self._actions = {action.number: action for action in actions}
         self._incomplete = incomplete
@@ -251,7 +256,9 @@ class Receiver:
 
     def _note_staged(self, action: Action, seen: Seen) -> None:
         self._landing.staged[action.number] = seen
-        if action.have is None and not self._ground.last.matches(action.path):
+        if action.have is not None or action.number in self._late:
+            return
+        if not self._ground.last.matches(action.path):
             self._ready.append(action)
 
     def _drop_incoming(self) -> None:
@@ -277,7 +284,7 @@ class Receiver:
                 self._land_new(wait=False)
 
     def _complete_unit(self, unit: Unit) -> None:
-        if not unit.waiting and unit.top.have is None:
+        if not unit.waiting and unit.top.have is None and unit.top.number not in self._late:
             self._ready_units.append(unit)
 
     # -- swapping -------------------------------------------------------------------------------
@@ -295,6 +302,7 @@ class Receiver:
         held = self._land_pointers(pointers)
         self._landing.set_modes([one for one in left if one.props_only])
         self._landing.delete([one for one in left if _goes_last(one)], held)
+        self._land_late()
         self._ground.backup.sync()
         return [self._result(action) for action in self._actions.values()]
 
@@ -319,6 +327,8 @@ class Receiver:
         pointers: list[Action] = []
         replaced: list[Action] = []
         for action in left:
+            if action.number in self._late:
+                continue
             if action.number in self._landing.staged and not _goes_last(action):
                 pointer = self._ground.last.matches(action.path)
                 (pointers if pointer else replaced).append(action)
@@ -332,6 +342,7 @@ class Receiver:
             for action in self._actions.values()
             if action.want is not None
             and action.number not in waiting
+            and not self._comes_late(action)
             and not action.props_only
             and not is_dir(action.have)
             and not self._done(action)
@@ -351,8 +362,25 @@ class Receiver:
         """Tell whether this is a pointer that still points to what was there before."""
         if not is_leaf(action.want) or action.props_only or self._done(action):
             return False
+        if self._comes_late(action):
+            return False
         waits = _goes_last(action) and action.number in self._landing.staged
         return not waits and self._ground.last.matches(action.path)
+
+    def _comes_late(self, action: Action) -> bool:
+        """Tell whether it waits for a deletion, so that no deletion may wait for it."""
+        unit = self._units.of(action)
+        return (action if unit is None else unit.top).number in self._late
+
+    def _land_late(self) -> None:
+        """Land what differs from something deleted only in ways that the file system overlooks."""
+        units = [one for one in self._units.all if one.top.number in self._late and not one.waiting]
+        alone = [
+            action
+            for action in self._actions.values()
+            if action.number in self._late and action.number in self._landing.staged
+        ]
+        self._landing.land(alone, units)
 
     def _done(self, action: Action) -> bool:
         result = self._landing.results.get(action.number)
