@@ -73,7 +73,7 @@ LISTS = {
 RECORDS = (
     st.builds(Whole, NUMBERS, PROOFS, st.binary(max_size=100))
     | st.builds(Begin, NUMBERS, SIZES)
-    | st.builds(Piece, NUMBERS, st.binary(max_size=100))
+    | st.builds(Piece, NUMBERS, st.binary(min_size=1, max_size=100))
     | st.builds(End, NUMBERS, PROOFS)
     | st.builds(Unsent, NUMBERS, TEXTS, st.booleans())
 )

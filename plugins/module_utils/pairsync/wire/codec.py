@@ -14,7 +14,17 @@ import struct
 from collections.abc import Iterable
 from typing import Callable, Optional, TypeVar
 
-from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, SPECIAL, STATE_NAME, Change, Entry
+from ..model.entry import (
+    DIR,
+    FILE,
+    LINK,
+    PERMISSION_BITS,
+    SPECIAL,
+    STATE_NAME,
+    Change,
+    Entry,
+    is_state_name,
+)
 from ..model.errors import ProtocolError
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..reconcile.actions import Action
@@ -30,7 +40,8 @@ _ACTION = struct.Struct("!IIB")  # number, item, flags
 _RECORD = struct.Struct("!BII")  # kind, number, length of what follows
 _PROOF = struct.Struct("!QqB32s")
 _NO_MODE = 0xFFFFFFFF
-_NO_COMPONENT = (b"", b".", b"..", STATE_NAME)
+_NO_COMPONENT = (b"", b".", b"..")
+_STATE_LENGTH = len(STATE_NAME)
 _RESULTS = (DONE, SKIPPED, FAILED, HELD)
 _WHOLE, _BEGIN, _PIECE, _END, _UNSENT = range(5)
 
@@ -162,7 +173,13 @@ class Reader:
         parts = before[:shared]
         for __ in range(more):
             name = self.text(MOST_NAME)
-            if name in _NO_COMPONENT or b"/" in name or b"\0" in name:
+            if (
+                name in _NO_COMPONENT
+                or b"/" in name
+                or b"\0" in name
+                # As any file system may read it, in any case and with invisible characters.
+                or ((len(name) == _STATE_LENGTH or not name.isascii()) and is_state_name(name))
+            ):
                 raise self.fault("a path with a component that is not allowed")
             parts.append(name)
         self._before = parts
@@ -217,6 +234,16 @@ def read_list(data: bytes, host: str, read: Callable[[Reader], T]) -> list[T]:
     found = [read(reader) for __ in range(reader.count())]
     reader.done()
     return found
+
+
+def write_number(writer: Writer, number: int) -> None:
+    """One item of a list of numbers."""
+    writer.number(number)
+
+
+def read_number(reader: Reader) -> int:
+    """One item of a list of numbers."""
+    return reader.number()
 
 
 def write_path(writer: Writer, path: bytes) -> None:
@@ -352,7 +379,7 @@ def decode_records(payload: bytes, host: str) -> list[Record]:
 
 
 def _record(kind: int, number: int, body: bytes, host: str) -> Record:
-    if kind == _PIECE:
+    if kind == _PIECE and body:  # an empty one would be no progress, and there might be no end
         return Piece(number, body)
     inner = Reader(body, host)
     if kind == _END and len(body) == _PROOF.size:

@@ -24,7 +24,15 @@ import time
 from typing import NamedTuple, Optional
 
 from ..model.errors import ProtocolError
-from .limits import BEAT_SECONDS, CLOSE_SECONDS, MOST_FRAME, SILENCE_SECONDS
+from .limits import (
+    BEAT_SECONDS,
+    CLOSE_SECONDS,
+    MOST_FRAME,
+    MOST_HELLO,
+    SILENCE_SECONDS,
+    SLOWEST,
+    STALL_SECONDS,
+)
 
 HELLO = 1
 CALL = 2
@@ -37,6 +45,9 @@ BEAT = 7
 _HEADER = struct.Struct("!IBI")
 _QUEUED = 16  # frames that wait for the pipe before their producer has to
 _CHUNK = 1 << 20
+_READ = 64 << 10  # bytes: memory is taken as data comes, never as it is announced
+_NO_HELLO = "took too long to introduce itself"
+_MOST = {HELLO: MOST_HELLO, BEAT: 0}  # bytes of a payload, where they are not MOST_FRAME
 
 
 class Frame(NamedTuple):
@@ -48,7 +59,11 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Reads frames from a descriptor; gives up on a peer that falls silent."""
+    """Reads frames from a descriptor; gives up on a peer that falls silent, or drips.
+
+    Between frames a peer may be silent for SILENCE_SECONDS. A frame that has begun must come at
+    SLOWEST, however regularly its bytes do: the time for it is set when it begins.
+    """
 
     def __init__(self, fd: int, host: str) -> None:
         """host: whom to name in errors."""
@@ -60,39 +75,43 @@ class FrameReader:
 
     def read(self) -> Optional[Frame]:
         """The next frame; None at the end of the stream. Raises ProtocolError."""
-        header = self._exactly(_HEADER.size, at_start=True)
-        if header is None:
+        first = self._some(1, None)
+        if not first:
             return None
-        length, kind, number = _HEADER.unpack(header)
-        if length > MOST_FRAME or not HELLO <= kind <= BEAT:
+        due = time.monotonic() + SILENCE_SECONDS
+        length, kind, number = _HEADER.unpack(first + self._exactly(_HEADER.size - 1, due))
+        if not HELLO <= kind <= BEAT or length > _MOST.get(kind, MOST_FRAME):
             raise ProtocolError(f"{self._host} sent something that is no frame", self._host)
-        return Frame(kind, number, self._exactly(length, at_start=False) or b"")
+        payload = self._exactly(length, due + length / SLOWEST)
+        self.received += _HEADER.size + length
+        return Frame(kind, number, payload)
 
-    def _exactly(self, size: int, *, at_start: bool) -> Optional[bytes]:
-        parts: list[bytes] = []
-        missing = size
-        while missing:
-            patience = SILENCE_SECONDS
-            if self.deadline is not None:
-                patience = min(patience, max(self.deadline - time.monotonic(), 0))
-            ready, __, __ = select.select([self._fd], [], [], patience)
-            if not ready or patience == 0:
-                if patience < SILENCE_SECONDS:
-                    raise ProtocolError(
-                        f"{self._host} took too long to introduce itself", self._host
-                    )
-                raise ProtocolError(
-                    f"{self._host} has said nothing for {SILENCE_SECONDS:.0f} seconds", self._host
-                )
-            data = os.read(self._fd, missing)
+    def _exactly(self, size: int, due: float) -> bytes:
+        """So many bytes, all of which must be there by a time (time.monotonic)."""
+        parts = bytearray()
+        while len(parts) < size:
+            data = self._some(min(size - len(parts), _READ), due)
             if not data:
-                if at_start and missing == size:
-                    return None
                 raise ProtocolError(f"the connection to {self._host} broke off", self._host)
-            parts.append(data)
-            missing -= len(data)
-        self.received += size
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            if len(data) == size:
+                return data
+            parts += data
+        return bytes(parts)
+
+    def _some(self, most: int, due: Optional[float]) -> bytes:
+        """What there is to read, nothing at the end of the stream; due: of a frame that has begun.
+
+        Raises ProtocolError when it does not come in time.
+        """
+        wait = SILENCE_SECONDS
+        said = f"has said nothing for {SILENCE_SECONDS:.0f} seconds"
+        for end, what in ((due, "sends too slowly"), (self.deadline, _NO_HELLO)):
+            left = wait if end is None else end - time.monotonic()
+            if left < wait:
+                wait, said = left, what
+        if wait <= 0 or not select.select([self._fd], [], [], wait)[0]:
+            raise ProtocolError(f"{self._host} {said}", self._host)
+        return os.read(self._fd, most)
 
 
 class FrameWriter:
@@ -115,10 +134,13 @@ class FrameWriter:
     def put(self, kind: int, number: int, payload: bytes = b"") -> None:
         """Queue one frame; raise ProtocolError when the stream is broken."""
         data = _HEADER.pack(len(payload), kind, number) + payload
+        due = time.monotonic() + STALL_SECONDS
         while self._error is None:
             try:
                 self._queue.put(data, timeout=1)
             except queue.Full:
+                if time.monotonic() > due:
+                    self.fail(ProtocolError(f"{self._host} takes nothing any more", self._host))
                 continue
             return
         if isinstance(self._error, ProtocolError):

@@ -18,9 +18,10 @@ from typing import NamedTuple, Optional
 
 from .. import PROTOCOL, __version__
 from ..model.errors import PairsyncError, ProtocolError
+from . import messages
 from .frames import HELLO, FrameReader, FrameWriter
 from .limits import HANDSHAKE_SECONDS, MOST_NOISE
-from .messages import decode, encode, field, printable
+from .messages import decode, encode, field
 
 _MARK = "PAIRSYNC "
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -109,9 +110,9 @@ def check_versions(other: Greeting, host: str, build: str) -> None:
 
 def _greeting(data: dict[str, object], host: str) -> Greeting:
     return Greeting(
-        printable(field(data, "version", str, host))[:64],
-        field(data, "protocol", int, host),
-        field(data, "build", str, host),
+        messages.name(data, "version", host)[:64],
+        messages.number(data, "protocol", host, most=1 << 30),
+        messages.build(data, host),
     )
 
 

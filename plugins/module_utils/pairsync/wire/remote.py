@@ -5,26 +5,39 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
-from ..model.entry import Entry
+from ..model.entry import DIR, FILE, PROBLEM, Change, Entry, is_below, sort_key
 from ..model.errors import PairsyncError, ProtocolError
+from ..model.pathspec import PathSet
 from ..model.plan import DONE
+from ..model.report import display
 from ..reconcile.actions import Action
 from ..replica.contents import Done, End, Proof, Record, Whole
 from ..replica.interface import BaseState, Beginning, Opened, Recording, Scanned
 from . import codec, messages
-from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, FrameReader, FrameWriter
-from .limits import MOST_BULK
+from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
+from .limits import MOST_BULK, MOST_REPORT, MOST_SIZE
 
 _QUEUED = 64  # frames of contents that wait for their consumer
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
 
+_MOST_SECONDS = 1e9  # of a scan that anybody has waited for
+
 # What a call can get: contents, a reply with its data, or an error.
 _Got = Union[bytes, "tuple[dict[str, Any], bytes]", PairsyncError]
+
+
+class _Call(NamedTuple):
+    """A call that waits for its answer. streams: for contents as well; stays: may fail later."""
+
+    answers: queue.Queue[_Got]
+    streams: bool
+    stays: bool
 
 
 class RemoteReplica:
@@ -43,7 +56,7 @@ class RemoteReplica:
         self._hang_up = hang_up
         self.weak = False
         self._number = 0
-        self._calls: dict[int, queue.Queue[_Got]] = {}
+        self._calls: dict[int, _Call] = {}
         self._lock = threading.Lock()
         self._broken: Optional[PairsyncError] = None
         self._receiving = 0
@@ -52,6 +65,8 @@ class RemoteReplica:
         self._receive_error: Optional[PairsyncError] = None
         self._gathered: list[bytes] = []
         self._gathered_size = 0
+        self._ignore = PathSet()
+        self._paths: tuple[bytes, ...] = ()
         threading.Thread(target=self._read, name=f"frames from {host}", daemon=True).start()
 
     @property
@@ -75,6 +90,8 @@ class RemoteReplica:
 
     def begin(self, beginning: Beginning) -> BaseState:
         """See interface.Replica."""
+        self._ignore = PathSet(beginning.policy.ignore)
+        self._paths = tuple(os.fsencode(path) for path in beginning.policy.paths)
         reply, __ = self._call("begin", messages.write_beginning(beginning))
         return messages.read_base_state(reply, self._host)
 
@@ -84,10 +101,10 @@ class RemoteReplica:
         first, second = self._split(reply, "dropped", data)
         seconds = reply.get("seconds")
         return Scanned(
-            codec.read_list(second, self._host, codec.read_change),
-            messages.field(reply, "entries", int, self._host),
+            self._changes(second),
+            messages.number(reply, "entries", self._host, MOST_SIZE),
             codec.read_list(first, self._host, codec.read_path),
-            float(seconds) if isinstance(seconds, (int, float)) else 0.0,
+            seconds if isinstance(seconds, float) and 0 <= seconds <= _MOST_SECONDS else 0.0,
         )
 
     def details(
@@ -99,19 +116,24 @@ class RemoteReplica:
         reply, answer = self._call("details", {"files": len(asked)}, data)
         first, second = self._split(reply, "entries", answer)
         rows = codec.read_list(first, self._host, codec.read_row)
-        if [path for path, __ in rows] != files:
+        hidden = codec.read_list(second, self._host, codec.read_path)
+        if (
+            [path for path, __ in rows] != files
+            or not set(hidden) <= set(directories)
+            or any(entry is not None and entry.kind not in (FILE, PROBLEM) for __, entry in rows)
+        ):
             raise ProtocolError(
                 f"{self._host} answered about other files than it was asked", self._host
             )
-        hidden = codec.read_list(second, self._host, codec.read_path)
         return [(path, entry) for path, entry in rows if entry is not None], hidden
 
     def send(self, wanted: list[tuple[int, bytes]]) -> Iterator[Record]:
         """See interface.Replica."""
-        number, answers = self._start("send", {}, codec.write_list(wanted, codec.write_wanted))
+        listed = codec.write_list(wanted, codec.write_wanted)
+        __, answers = self._start("send", {}, listed, streams=True)
         asked = {number for number, __ in wanted}
         while True:
-            got = self._next(number, answers)
+            got = self._next(answers)
             if not isinstance(got, bytes):
                 return
             for record in codec.decode_records(got, self._host):
@@ -125,7 +147,7 @@ class RemoteReplica:
         """See interface.Replica."""
         listed = codec.write_list(actions, codec.write_action)
         data = listed + codec.write_list(incomplete, codec.write_path)
-        number, answers = self._start("receive", {"actions": len(listed)}, data)
+        number, answers = self._start("receive", {"actions": len(listed)}, data, stays=True)
         self._receiving = number
         self._told = {action.number: action.takes_contents for action in actions}
         self._proofs.clear()
@@ -151,8 +173,9 @@ class RemoteReplica:
         self.weak = messages.field(reply, "weak", bool, self._host)
         if self._receive_error is not None:
             raise self._receive_error
-        results = {one.number: one for one in codec.read_list(data, self._host, codec.read_done)}
-        if not results.keys() <= self._told.keys():
+        answered = codec.read_list(data, self._host, codec.read_done)
+        results = {one.number: one for one in answered}
+        if len(results) != len(answered) or not results.keys() <= self._told.keys():
             raise ProtocolError(f"{self._host} answered about what it was not told", self._host)
         # Only what was not simply done is in the answer.
         return [self._done(number, results.get(number)) for number in self._told]
@@ -168,14 +191,16 @@ class RemoteReplica:
     def record(self, recording: Recording) -> str:
         """See interface.Replica."""
         rows = codec.write_list(recording.rows, codec.write_row)
-        data = rows + codec.write_list(recording.keep, codec.write_path)
+        keep = codec.write_list(recording.keep, codec.write_path)
+        leave = codec.write_list(recording.leave, codec.write_number)
         arguments = {
             "commit": recording.commit,
             "rows": len(rows),
-            "leave": recording.leave,
+            "keep": len(keep),
             "coverage": recording.coverage,
         }
-        return messages.field(self._call("record", arguments, data)[0], "checksum", str, self._host)
+        reply, __ = self._call("record", arguments, rows + keep + leave)
+        return messages.checksum(reply, self._host)
 
     def promote(self, commit: str) -> None:
         """See interface.Replica."""
@@ -183,8 +208,12 @@ class RemoteReplica:
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
         """See interface.Replica."""
-        # A report can be longer than a frame.
-        self._call("end", {"status": status}, messages.encode(report) if report else b"")
+        # A report can be longer than a frame; where it is longer than any should be, all but its
+        # items is kept.
+        data = messages.encode(report) if report else b""
+        if report and len(data) > MOST_REPORT:
+            data = messages.encode({**report, "items": []})
+        self._call("end", {"status": status}, data)
 
     def forget(self, pair_id: str) -> bool:
         """See interface.Replica."""
@@ -206,14 +235,20 @@ class RemoteReplica:
     def _call(
         self, operation: str, arguments: dict[str, Any], data: bytes = b""
     ) -> tuple[dict[str, Any], bytes]:
-        number, answers = self._start(operation, arguments, data)
-        got = self._next(number, answers)
+        __, answers = self._start(operation, arguments, data)
+        got = self._next(answers)
         if isinstance(got, bytes):
             raise ProtocolError(f"{self._host} sent contents instead of an answer", self._host)
         return got
 
     def _start(
-        self, operation: str, arguments: dict[str, Any], data: bytes
+        self,
+        operation: str,
+        arguments: dict[str, Any],
+        data: bytes,
+        *,
+        streams: bool = False,
+        stays: bool = False,
     ) -> tuple[int, queue.Queue[_Got]]:
         answers: queue.Queue[_Got] = queue.Queue(_QUEUED)
         with self._lock:
@@ -221,19 +256,14 @@ class RemoteReplica:
                 raise self._broken
             self._number += 1
             number = self._number
-            self._calls[number] = answers
+            self._calls[number] = _Call(answers, streams, stays)
         self._writer.put_bulk(number, data)
         self._writer.put(CALL, number, messages.encode({**arguments, "op": operation}))
         return number, answers
 
-    def _next(
-        self, number: int, answers: queue.Queue[_Got]
-    ) -> Union[bytes, tuple[dict[str, Any], bytes]]:
+    @staticmethod
+    def _next(answers: queue.Queue[_Got]) -> Union[bytes, tuple[dict[str, Any], bytes]]:
         got = answers.get()
-        if isinstance(got, bytes):
-            return got
-        with self._lock:
-            self._calls.pop(number, None)
         if isinstance(got, PairsyncError):
             raise got
         return got
@@ -255,6 +285,7 @@ class RemoteReplica:
 
     def _read(self) -> None:
         bulk: dict[int, bytearray] = {}
+        kept = 0
         try:
             while True:
                 frame = self._reader.read()
@@ -262,33 +293,44 @@ class RemoteReplica:
                     raise ProtocolError(f"the connection to {self._host} broke off", self._host)
                 if frame.type == BEAT:
                     continue
-                answers = self._calls.get(frame.number)
-                if answers is None:
+                with self._lock:
+                    call = self._calls.get(frame.number)
+                if call is None:
                     raise ProtocolError(
                         f"{self._host} answered a question nobody asked", self._host
                     )
-                if frame.type == BULK:
-                    data = bulk.setdefault(frame.number, bytearray())
-                    if len(data) + len(frame.payload) > MOST_BULK:
+                if frame.type == CONTENTS and call.streams:
+                    call.answers.put(frame.payload)
+                elif frame.type == BULK and not call.streams and not call.stays:
+                    kept += len(frame.payload)
+                    if kept > MOST_BULK:
                         raise ProtocolError(
                             f"{self._host} sent more data than an answer can have", self._host
                         )
-                    data += frame.payload
-                elif frame.type == CONTENTS:
-                    answers.put(frame.payload)
-                elif frame.type == REPLY:
-                    data = bulk.pop(frame.number, bytearray())
-                    answers.put((messages.decode(frame.payload, self._host), bytes(data)))
-                elif frame.type == FAIL:
-                    answers.put(
-                        messages.read_error(messages.decode(frame.payload, self._host), self._host)
-                    )
+                    bulk.setdefault(frame.number, bytearray()).extend(frame.payload)
+                elif frame.type in (REPLY, FAIL):
+                    data = bytes(bulk.pop(frame.number, b""))
+                    kept -= len(data)
+                    self._settle(frame, call, data)
                 else:
                     raise ProtocolError(
-                        f"{self._host} sent a frame that only a session sends", self._host
+                        f"{self._host} sent a frame that does not belong there", self._host
                     )
         except (PairsyncError, OSError, ValueError) as error:
             self._break(error)
+
+    def _settle(self, frame: Frame, call: _Call, data: bytes) -> None:
+        """Pass on the end of a call: there is one, and nothing after it."""
+        answer = messages.decode(frame.payload, self._host)
+        got: _Got = (
+            messages.read_error(answer, self._host) if frame.type == FAIL else (answer, data)
+        )
+        with self._lock:
+            del self._calls[frame.number]
+            if call.stays and frame.type == REPLY:
+                # It may still fail; nothing else may come for it.
+                self._calls[frame.number] = _Call(call.answers, streams=False, stays=False)
+        call.answers.put(got)
 
     def _break(self, error: Exception) -> None:
         if not isinstance(error, PairsyncError):
@@ -296,7 +338,7 @@ class RemoteReplica:
         self._writer.fail(error)
         with self._lock:
             self._broken = error
-            waiting = list(self._calls.values())
+            waiting = [call.answers for call in self._calls.values()]
         for answers in waiting:
             try:
                 answers.put_nowait(error)
@@ -310,7 +352,36 @@ class RemoteReplica:
         return messages.field(reply, "found", bool, self._host)
 
     def _split(self, reply: dict[str, Any], key: str, data: bytes) -> tuple[bytes, bytes]:
-        size = messages.field(reply, key, int, self._host)
-        if not 0 <= size <= len(data):
-            raise ProtocolError(f"{self._host} sent lists of the wrong length", self._host)
+        size = messages.number(reply, key, self._host, len(data))
         return data[:size], data[size:]
+
+    def _changes(self, data: bytes) -> list[Change]:
+        """What a scan found: in path order, each path once, and nothing beside the session's."""
+        changes = codec.read_list(data, self._host, codec.read_change)
+        before = closed = b""
+        for change in changes:
+            path, after = change.path, change.after
+            key = sort_key(path)
+            if key <= before:
+                raise ProtocolError(f"{self._host} sent a list that is out of order", self._host)
+            if closed and path.startswith(closed):
+                if after is not None:
+                    raise ProtocolError(
+                        f"{self._host} has something below what is no directory", self._host
+                    )
+            else:
+                closed = b"" if after is not None and after.kind == DIR else path + b"/"
+            if self._is_left_out(path):
+                raise ProtocolError(
+                    f"{self._host} sent a change that the session is not about: {display(path)}",
+                    self._host,
+                )
+            before = key
+        return changes
+
+    def _is_left_out(self, path: bytes) -> bool:
+        if self._ignore and self._ignore.matches(path):
+            return True
+        return bool(self._paths) and not any(
+            path == one or is_below(path, one) or is_below(one, path) for one in self._paths
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from typing import Any, Callable, Union
+from typing import Any, Callable, Optional, Union
 
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.plan import DONE
@@ -17,12 +17,38 @@ from ..replica.interface import Recording, Replica
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
 from .handshake import answer
-from .limits import MOST_BULK
+from .limits import MOST_BULK, MOST_REPORT
 
 _CLIENT = "the session"
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
 
 _WAITING = 8  # frames that wait to be worked on
+_MOST_CALLS = 8  # that have sent data and not said what it is for
+
+# How far a session has come. It goes forward only, and back to SCANNED for another round.
+_NEW, _OPEN, _BEGUN, _SCANNED, _RECEIVING, _FINISHED, _RECORDED = range(7)
+_AFTER_SCAN = frozenset((_SCANNED, _RECEIVING, _FINISHED))
+_ANY = frozenset(range(_BEGUN, _RECORDED + 1))
+
+# When each operation may be asked for, and where it leads; None: nowhere.
+_ORDER: dict[str, tuple[frozenset[int], Optional[int]]] = {
+    "open": (frozenset((_NEW,)), _OPEN),
+    "create": (frozenset((_OPEN,)), None),
+    "shares": (frozenset((_OPEN,)), None),
+    "forget": (frozenset((_OPEN,)), None),
+    "begin": (frozenset((_OPEN,)), _BEGUN),
+    "scan": (frozenset((_BEGUN, _SCANNED, _FINISHED, _RECORDED)), _SCANNED),
+    "details": (frozenset((_SCANNED,)), None),
+    "send": (_AFTER_SCAN, None),
+    "receive": (frozenset((_SCANNED,)), _RECEIVING),
+    "finish": (frozenset((_RECEIVING,)), _FINISHED),
+    "record": (frozenset((_SCANNED, _FINISHED)), _RECORDED),
+    "promote": (frozenset((_RECORDED,)), None),
+    "end": (_ANY, None),
+}
+# Each takes something on this host that only the end of the connection gives back.
+_ONCE = frozenset(("create", "begin", "receive", "end"))
+_MOST_TIMES = 4  # for those that leave something on this host and may come again
 
 _Read = Union[Frame, Exception, None]
 _Answer = tuple[dict[str, Any], bytes]
@@ -49,8 +75,12 @@ class _Agent:
         self._writer = writer
         self._replica = replica
         self._bulk: dict[int, bytearray] = {}
+        self._kept = 0  # bytes of it
+        self._phase = _NEW
+        self._times: dict[str, int] = {}
+        self._sending: Optional[threading.Thread] = None
         self._receiving = -1
-        self._failed: dict[int, PairsyncError] = {}
+        self._receive_error: Optional[PairsyncError] = None
         self._operations: dict[str, _Handler] = {
             "open": self._open,
             "create": self._create,
@@ -101,37 +131,36 @@ class _Agent:
             inbox.put(None)
 
     def _gather(self, frame: Frame) -> None:
+        self._kept += len(frame.payload)
         bulk = self._bulk.setdefault(frame.number, bytearray())
-        if len(self._bulk) > 8 or len(bulk) + len(frame.payload) > MOST_BULK:
-            raise ProtocolError(f"{_CLIENT} sent more data than a call can have")
+        if len(self._bulk) > _MOST_CALLS or self._kept > MOST_BULK:
+            raise ProtocolError(f"{_CLIENT} sent more data than calls can have")
         bulk += frame.payload
 
     def _feed(self, frame: Frame) -> None:
-        if frame.number in self._failed:
-            return  # on its way before the client knew
-        if frame.number != self._receiving:
+        if frame.number != self._receiving or self._phase != _RECEIVING:
             raise ProtocolError(f"{_CLIENT} sent contents that nobody waits for")
+        if self._receive_error is not None:
+            return  # on their way before the client knew
         try:
             for record in codec.decode_records(frame.payload, _CLIENT):
                 self._replica.feed(record)
         except Exception as error:
-            self._fail(frame.number, error)
+            self._receive_error = self._fail(frame.number, error)
 
     def _call(self, frame: Frame) -> None:
         bulk = bytes(self._bulk.pop(frame.number, b""))
+        self._kept -= len(bulk)
         try:
             arguments = messages.decode(frame.payload, _CLIENT)
             operation = messages.field(arguments, "op", str, _CLIENT)
+            self._check_order(operation)
             if operation == "send":
-                wanted = codec.read_list(bulk, _CLIENT, codec.read_wanted)
-                threading.Thread(
-                    target=self._send, args=(frame.number, wanted), name="send", daemon=True
-                ).start()
+                self._start_sending(frame.number, bulk)
                 return
-            handler = self._operations.get(operation)
-            if handler is None:
-                raise ProtocolError(f"{_CLIENT} asked for an unknown operation")
-            reply, data = handler(frame.number, arguments, bulk)
+            reply, data = self._operations[operation](frame.number, arguments, bulk)
+            following = _ORDER[operation][1]
+            self._phase = self._phase if following is None else following
         except Exception as error:
             # Also what nobody foresaw reaches the session as an answer, not as a silence.
             self._fail(frame.number, error)
@@ -139,10 +168,29 @@ class _Agent:
         self._writer.put_bulk(frame.number, data)
         self._writer.put(REPLY, frame.number, messages.encode(reply))
 
-    def _fail(self, number: int, cause: Exception) -> None:
+    def _check_order(self, operation: str) -> None:
+        """Refuse what does not come in its turn: a replica is made for one session's calls."""
+        if operation not in _ORDER:
+            raise ProtocolError(f"{_CLIENT} asked for an unknown operation")
+        times = self._times[operation] = self._times.get(operation, 0) + 1
+        most = 1 if operation in _ONCE else _MOST_TIMES
+        bounded = operation in _ONCE or self._phase == _OPEN
+        if self._phase not in _ORDER[operation][0] or (bounded and times > most):
+            raise ProtocolError(f"{_CLIENT} asked for {operation!r} out of order")
+
+    def _fail(self, number: int, cause: Exception) -> PairsyncError:
         error = as_fatal(cause)
-        self._failed[number] = error
         self._writer.put(FAIL, number, messages.encode(messages.write_error(error)))
+        return error
+
+    def _start_sending(self, number: int, bulk: bytes) -> None:
+        if self._sending is not None and self._sending.is_alive():
+            raise ProtocolError(f"{_CLIENT} asked for more contents while some are on their way")
+        wanted = codec.read_list(bulk, _CLIENT, codec.read_wanted)
+        self._sending = threading.Thread(
+            target=self._send, args=(number, wanted), name="send", daemon=True
+        )
+        self._sending.start()
 
     def _send(self, number: int, wanted: list[tuple[int, bytes]]) -> None:
         gathered: list[bytes] = []
@@ -165,15 +213,13 @@ class _Agent:
     # -- operations -----------------------------------------------------------------------------
 
     def _open(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
-        return self._replica.open(messages.field(arguments, "path", str, _CLIENT))._asdict(), b""
+        return self._replica.open(messages.path(arguments, "path", _CLIENT))._asdict(), b""
 
     def _create(self, *__: object) -> _Answer:
         return self._replica.create()._asdict(), b""
 
     def _shares(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
-        nonce = messages.field(arguments, "nonce", str, _CLIENT)
-        if not (nonce.isascii() and nonce.isalnum()) or len(nonce) > 64:
-            raise ProtocolError(f"{_CLIENT} sent a malformed nonce")
+        nonce = messages.plain(arguments, "nonce", _CLIENT)
         write = messages.field(arguments, "write", bool, _CLIENT)
         return {"found": self._replica.shares(nonce, write=write)}, b""
 
@@ -201,54 +247,52 @@ class _Agent:
 
     def _receive(self, number: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         actions, incomplete = _split(bulk, arguments, "actions")
-        self._replica.receive(
-            codec.read_list(actions, _CLIENT, codec.read_action),
-            codec.read_list(incomplete, _CLIENT, codec.read_path),
-        )
-        self._receiving = number
+        todo = codec.read_list(actions, _CLIENT, codec.read_action)
+        absent = codec.read_list(incomplete, _CLIENT, codec.read_path)
+        self._receiving, self._phase = number, _RECEIVING
+        try:
+            self._replica.receive(todo, absent)
+        except Exception as error:
+            self._receive_error = as_fatal(error)  # contents are on their way already
+            raise
         return {}, b""
 
     def _finish(self, *__: object) -> _Answer:
-        if self._receiving in self._failed:
-            raise self._failed[self._receiving]
+        if self._receive_error is not None:
+            raise self._receive_error
         done = self._replica.finish()
         # What was simply done is the rule, and has nothing to say.
         told = [one for one in done if one.result != DONE or one.reason]
         return {"weak": self._replica.weak}, codec.write_list(told, codec.write_done)
 
     def _record(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
-        rows, keep = _split(bulk, arguments, "rows")
-        leave = messages.field(arguments, "leave", list, _CLIENT)
-        if not all(isinstance(number, int) for number in leave):
-            raise ProtocolError(f"{_CLIENT} sent numbers of actions that are none")
+        rows, more = _split(bulk, arguments, "rows")
+        keep, leave = _split(more, arguments, "keep")
         recording = Recording(
-            messages.field(arguments, "commit", str, _CLIENT),
+            messages.commit(arguments, _CLIENT),
             codec.read_list(rows, _CLIENT, codec.read_row),
             codec.read_list(keep, _CLIENT, codec.read_path),
-            leave,
-            messages.field(arguments, "coverage", str, _CLIENT, messages.MOST_COVERAGE),
+            codec.read_list(leave, _CLIENT, codec.read_number),
+            messages.coverage(arguments, "coverage", _CLIENT),
         )
         return {"checksum": self._replica.record(recording)}, b""
 
     def _promote(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
-        self._replica.promote(messages.field(arguments, "commit", str, _CLIENT))
+        self._replica.promote(messages.commit(arguments, _CLIENT))
         return {}, b""
 
     def _end(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+        if len(bulk) > MOST_REPORT:
+            raise ProtocolError(f"{_CLIENT} sent a report that is too long")
         report = messages.decode(bulk, _CLIENT) if bulk else None
         self._replica.end(messages.field(arguments, "status", dict, _CLIENT), report)
         return {}, b""
 
     def _forget(self, __: int, arguments: dict[str, Any], ___: bytes) -> _Answer:
-        pair = messages.field(arguments, "pair_id", str, _CLIENT)
-        if not (pair.isascii() and pair.isalnum()) or len(pair) > 64:
-            raise ProtocolError(f"{_CLIENT} sent a malformed pair id")
-        return {"found": self._replica.forget(pair)}, b""
+        return {"found": self._replica.forget(messages.plain(arguments, "pair_id", _CLIENT))}, b""
 
 
 def _split(bulk: bytes, arguments: dict[str, Any], key: str) -> tuple[bytes, bytes]:
     """Two lists in one piece of data; the message says how long the first one is."""
-    size = messages.field(arguments, key, int, _CLIENT)
-    if not 0 <= size <= len(bulk):
-        raise ProtocolError(f"{_CLIENT} sent lists of the wrong length")
+    size = messages.number(arguments, key, _CLIENT, len(bulk))
     return bulk[:size], bulk[size:]
