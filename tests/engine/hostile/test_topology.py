@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 
@@ -136,6 +137,30 @@ def test_a_mount_without_counterpart_is_a_note(synced, mounted):
     assert result.exit == 0
     assert len(result.report["notes"]) == 1
     assert not (synced.a / "scratch").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("call", ["open_dir", "list_dir"])
+def test_a_mount_that_appears_during_the_scan_deletes_nothing(synced, mounted, before, call):
+    point = synced.b / "d/m"
+    above = (synced.b / "d").stat().st_ino
+    inside = point.stat().st_ino
+
+    def there(fd, *name):
+        if call == "open_dir":
+            return os.fstat(fd).st_ino == above and name == (b"m",)
+        return os.fstat(fd).st_ino == inside
+
+    before(call, lambda: mounted("-t", "tmpfs", "none", point), when=there)
+    write_tree(synced.a, {"f": "changed"})
+    result = synced.sync()
+    assert (synced.a / "d/m/h").read_text() == "3", result.report["items"]
+    assert result.items == {"d/m": ("error", "failed"), "f": ("a->b", "done")}
+    unmount(point)
+    assert quiet(synced.sync())
+    (synced.b / "d/m/h").unlink()
+    assert synced.sync().exit == 0
+    assert not (synced.a / "d/m/h").exists()
 
 
 # -- roots and each other --------------------------------------------------------------------------

@@ -36,12 +36,13 @@ from ..model.entry import (
     sort_key,
 )
 from ..model.pathspec import PathSet
-from . import fsops
+from . import fsops, guard
 from .base import Base
 from .digest import digest_file
 from .index import Index, agreement
 from .rows import NO_DIGEST, Listing, front_of_seen, pack_seen, records
 
+_MOUNTED = "another file system is mounted there"
 MOST_LEVELS = 1024  # below this depth a directory is a problem, so that descriptors stay bounded
 
 
@@ -156,6 +157,7 @@ class _Walk:
                 fsops.close(inner_fd)
                 continue
             stack.append((inner_fd, inner, self._subdirs(inner)))
+        self._check_mounts()
         self._check_pointers()
         found = self.found
         if self.base is not None:
@@ -169,6 +171,23 @@ class _Walk:
             if self._in_scope(path)
         }
         return found
+
+    def _check_mounts(self) -> None:
+        """Take back what was said of places that were mounted over during the walk.
+
+        What it saw there may be the foreign file system, and what lies below it look deleted.
+        """
+        found = self.found
+        for path in sorted(guard.mounts_below(self.root_fd) - self.rules.mounts):
+            if parent_of(path) not in found.listings or self.rules.hides(path):
+                continue
+            before = self.base.entry(path) if self.base is not None else None
+            for seen in (found.changes, found.listings):
+                for inner in [one for one in seen if one == path or is_below(one, path)]:
+                    del seen[inner]
+            self.unmarked = {one for one in self.unmarked if one in found.listings}
+            self.unmarked.discard(parent_of(path))
+            found.changes[path] = Change(path, before, _special_entry(_MOUNTED))
 
     def _subdirs(self, path: bytes) -> list[bytes]:
         """Names of the directories to visit below the one just scanned, last one first."""
@@ -237,7 +256,7 @@ class _Walk:
                 others[name] = _problem_entry(f"cannot be read: {status.strerror}")
                 continue
             if full in mounts:
-                others[name] = _special_entry("another file system is mounted there")
+                others[name] = _special_entry(_MOUNTED)
                 continue
             mode = status.st_mode
             try:
