@@ -116,9 +116,8 @@ class PolicedReplica:
         return state
 
     def _check_peer(self, beginning: Beginning) -> None:
-        known = ((self._policy.pair, beginning.pair_id),)
-        known += ((self._policy.replica, beginning.peer.replica_id),)
-        # Without an id there is nothing recorded yet, and nothing will be.
+        policy = self._policy
+        known = ((policy.pair, beginning.pair_id), (policy.replica, beginning.peer.replica_id))
         for mine, theirs in known:
             if mine and theirs != mine:
                 raise self._refusal(

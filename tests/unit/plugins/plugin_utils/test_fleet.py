@@ -62,7 +62,7 @@ def test_hosts_pairs_and_variables(inventory):
                 "address": "10.0.0.2",
                 "user": "me",
                 "key": "gpu1+gpu2@m",
-            },  # fmt: skip
+            },
         },
         "route": "direct",
         "prefer": "newer",
