@@ -37,6 +37,9 @@ INVENTORY = "inventory; default: $PAIRSYNC_INVENTORY, inventories/site if it exi
 AT = "a directory as HOST:PATH, twice; the same as two words right after the task's name"
 PREFER = "who wins conflicts: a, b, newer or older; what loses is kept in the backup"
 MODE = "two-way, mirror (b becomes a copy of a) or push"
+REPLICA = "a replica's directory as HOST:PATH; the same as a word right after the task's name"
+HOST = "only replicas on this host"
+AS_JSON = "one JSON object per replica"
 ROUTE = "direct (host a reaches b), relay (through this machine) or auto"
 
 
@@ -163,6 +166,90 @@ def status(_context: Context, pair: Any = None, limit: str = "", inventory: str 
         raise Exit(code=code)
 
 
+@task(
+    iterable=["pair"],
+    help={
+        "at": REPLICA,
+        "path": "only this path and what lies below it, relative to the replica's directory",
+        "run": "only what this run kept",
+        "pair": PAIR,
+        "tree": TREE,
+        "host": HOST,
+        "json": AS_JSON,
+        "inventory": INVENTORY,
+    },
+)
+def history(
+    _context: Context,
+    at: str = "",
+    path: str = "",
+    run: str = "",
+    pair: Any = None,
+    tree: str = "",
+    host: str = "",
+    json: bool = False,
+    inventory: str = "",
+) -> None:
+    """Show what the backups of replicas hold: their runs, or the versions of one path.
+
+    invoke history gpu1:/data/model config.json lists the versions of a file on any host that ssh
+    knows; invoke history --pair gpu1:gpu2 lists the runs on both hosts of a pair.
+    """
+    words = [*([path] if path else []), *(["--run", run] if run else [])]
+    with commands.told():
+        code = commands.backup(
+            "history", words, at=at, names=pair, tree=tree, host=host, inventory=inventory,
+            as_json=json,
+        )  # fmt: skip
+    if code:
+        raise Exit(code=code)
+
+
+@task(
+    iterable=["pair"],
+    help={
+        "at": REPLICA,
+        "path": "what to bring back, with all that lies below it; without it, a whole run",
+        "run": "the run that kept it; default: the newest that did",
+        "to": "write copies below this directory of the replica's host instead",
+        "pair": PAIR,
+        "tree": TREE,
+        "host": HOST,
+        "json": AS_JSON,
+        "inventory": INVENTORY,
+    },
+)
+def restore(
+    _context: Context,
+    at: str = "",
+    path: str = "",
+    run: str = "",
+    to: str = "",
+    pair: Any = None,
+    tree: str = "",
+    host: str = "",
+    json: bool = False,
+    inventory: str = "",
+) -> None:
+    """Bring back what a sync replaced or deleted: a file, a tree, or a whole run.
+
+    invoke restore gpu1:/data/model config.json takes the newest version; invoke history shows the
+    others. What it replaces is kept in turn, and the next sync takes the change to the peer.
+
+    Ends with 0 when all is back, 1 when something was left as it is, 2 when something failed.
+    """
+    given = {"--run": run, "--to": to}
+    words = [path] if path else []
+    words += [word for flag, value in given.items() if value for word in (flag, value)]
+    with commands.told():
+        code = commands.backup(
+            "restore", words, at=at, names=pair, tree=tree, host=host, inventory=inventory,
+            as_json=json,
+        )  # fmt: skip
+    if code:
+        raise Exit(code=code)
+
+
 @task(help={"limit": HOSTS, "inventory": INVENTORY})
 def parity(context: Context, limit: str = "", inventory: str = "") -> None:
     """Check that every host has the same sync binary, also as seen from the pair's other host."""
@@ -235,6 +322,6 @@ def bench(context: Context, options: str = "") -> None:
 
 
 ns = Collection(
-    bootstrap, sync, plan, status, parity, pairs, build, test, lint, bench
+    bootstrap, sync, plan, status, history, restore, parity, pairs, build, test, lint, bench
 )  # fmt: skip
 commands.take_locations()

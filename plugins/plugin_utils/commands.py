@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "inventories/local"
 SITE = ROOT / "inventories/site"
 
+# Tasks that are about one replica, and may name a path in it.
+_OF_ONE = ("history", "restore")
+
 _PAIR_COLUMNS = ("pair", "tree", "a", "b", "mode", "route")
 
 
@@ -65,14 +68,19 @@ def take_locations() -> None:
 def spelled_out(words: Sequence[str]) -> list[str]:
     """Return a command line with the flags that may be left out before HOST:PATH and PATH.
 
-    They are those right after `sync` or `plan`, and the second one after `--add`.
+    They are those right after `sync` or `plan`, the second one after `--add`, and the one right
+    after `history` or `restore`, which a path in it may follow.
     """
     result: list[str] = []
     flag = ""
     for index, word in enumerate(words):
         before = words[index - 1] if index else ""
-        if before in ("sync", "plan"):
+        if before in ("sync", "plan", *_OF_ONE):
             flag = "--at"
+        elif index > 1 and words[index - 2] in _OF_ONE and flag and not word.startswith("-"):
+            result += ["--path", word]
+            flag = ""
+            continue
         elif index > 1 and words[index - 2] == "--add":
             flag = "--add"
         if flag and _is_location(word):
@@ -254,6 +262,39 @@ def status(*, names: Sequence[str] = (), limit: str = "", inventory: str = "") -
     found = [(display_name(pair, pairs), one) for pair, one in statuses(pairs, fleet.variables)]
     rendering.table(STATUS_COLUMNS, [(name, *one.cells()) for name, one in found])
     return max(one.exit for _name, one in found)
+
+
+def backup(
+    command: str,
+    words: Sequence[str],
+    *,
+    at: str = "",
+    names: Sequence[str] = (),
+    tree: str = "",
+    host: str = "",
+    inventory: str = "",
+    as_json: bool = False,
+) -> int:
+    """Run `history` or `restore` where the replicas are that are meant; return the exit code.
+
+    words: of the binary's command, after the root. at: one location instead of pairs of the
+    inventory. Raises PairsyncError.
+    """
+    fleet = load(inventory)
+    from . import backups
+
+    if not at:
+        places = backups.places_of(choose(fleet, names, tree, ""), fleet.variables, host)
+    elif names or host or tree:
+        raise UsageError(
+            "either a directory or a replica of the inventory",
+            f"write `invoke {command} HOST:PATH` or `invoke {command} --pair HOST:HOST`",
+        )
+    else:
+        places = [backups.place_at(at, fleet.variables)]
+    if command == "restore":
+        places = [backups.the_one(places)]
+    return backups.run(command, places, words, fleet.variables, as_json=as_json)
 
 
 def add_pair(locations: Sequence[str], *, tree: str = "", inventory: str = "") -> None:

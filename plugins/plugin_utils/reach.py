@@ -185,6 +185,14 @@ def session_reach(
     return reach(host, _variables(inventory, host), pair.a.user or pair.user)
 
 
+def replica_reach(
+    pair: Pair, replica: Replica, inventory: Mapping[str, Mapping[str, Any]]
+) -> Reach:
+    """Return the way to the host of one of a pair's replicas; raises UsageError."""
+    variables = _variables(inventory, replica.host)
+    return reach(replica.host, variables, replica.user or pair.user)
+
+
 def _variables(inventory: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Any]:
     # Ansible's hostvars answer get() for an unknown host with a marker, not with the default.
     return inventory[host] if host in inventory else {}  # noqa: SIM401

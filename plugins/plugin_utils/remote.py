@@ -140,7 +140,8 @@ class RemoteProcess:
 
     def __init__(self, connection: Any, command: str) -> None:
         self._channel = connection.client.get_transport().open_session()
-        self._channel.exec_command(command)
+        # As bytes: a path in it need not be UTF-8.
+        self._channel.exec_command(command.encode("utf-8", "surrogateescape"))
         self._tail = _Tail(self._channel.recv_stderr)
 
     def send(self, line: str) -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # What keeps host a from host b, and not the controller: the reasons for which `auto` relays.
 _RELAYABLE = ("unreachable", "auth")
 
-_NOT_FOUND = 127
+# How a shell says that there is no such program.
+NOT_FOUND = 127
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Runner:
             process.send(spec)
             follower.follow(process)
             code = process.finish()
-            if code != _NOT_FOUND:
+            if code != NOT_FOUND:
                 return process, code
         raise missing_binary(way)
 
@@ -138,7 +139,7 @@ class Runner:
             code = process.finish()
             if code == 0:
                 return "\n".join(lines)
-            if code != _NOT_FOUND:
+            if code != NOT_FOUND:
                 raise _no_report(way, code, process.last_words())
         raise missing_binary(way)
 
