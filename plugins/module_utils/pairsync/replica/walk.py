@@ -43,7 +43,9 @@ from .index import Index, agreement
 from .rows import NO_DIGEST, Listing, front_of_seen, pack_seen, records
 
 _MOUNTED = "another file system is mounted there"
-MOST_LEVELS = 1024  # below this depth a directory is a problem, so that descriptors stay bounded
+# Below this depth a directory is a problem, so that descriptors stay bounded; what lies in the
+# deepest one still has as many components as a peer may name (see wire/limits.py).
+MOST_LEVELS = 1023
 
 
 @dataclass
