@@ -63,10 +63,17 @@ class Client(Wire):
         self.writer.put(CALL, self.number, messages.encode({**arguments, "op": operation}))
         return self.number
 
+    def data(self):
+        """The next frame that is not about what became of actions so far."""
+        while True:
+            frame = self.read()
+            if frame is None or frame.type != CONTENTS:
+                return frame
+
     def answer(self):
         bulk = b""
         while True:
-            frame = self.read()
+            frame = self.data()
             if frame is None or frame.type != BULK:
                 break
             bulk += frame.payload
@@ -156,7 +163,7 @@ def test_contents_that_are_not_what_was_vouched_for_get_no_name(client, roots, r
     number = client.receive(new_file())
     client.send(number, *records)
     client.call("finish")
-    bulk = client.read()
+    bulk = client.data()
     [done] = codec.read_list(bulk.payload, "b", codec.read_done)
     assert done.result != "done"
     assert done.reason == reason
@@ -167,7 +174,7 @@ def test_contents_other_than_the_plan_s_get_no_name(client, roots):
     number = client.receive(new_file(digest=hashlib.sha256(b"as planned").digest()))
     client.send(number, Whole(1, Proof(SIZE, 0, DIGEST), SECRET))
     client.call("finish")
-    [done] = codec.read_list(client.read().payload, "b", codec.read_done)
+    [done] = codec.read_list(client.data().payload, "b", codec.read_done)
     assert done.result == "skipped"
     assert names(roots[1]) == set()
 
@@ -179,7 +186,7 @@ def test_nothing_is_written_through_a_symlink(client, roots, tmp_path):
     number = client.receive(new_file(path=b"way/out"))
     client.send(number, Whole(1, Proof(SIZE, 0, DIGEST), SECRET))
     client.call("finish")
-    [done] = codec.read_list(client.read().payload, "b", codec.read_done)
+    [done] = codec.read_list(client.data().payload, "b", codec.read_done)
     assert done.result != "done"
     assert list(outside.iterdir()) == []
 

@@ -140,6 +140,12 @@ class Replica(Protocol):
     def feed(self, record: Record) -> None:
         """Take one record of contents."""
 
+    def news(self) -> list[Done]:
+        """What became of actions since the last call, as far as that is known here.
+
+        For any thread, at any time, also after an error.
+        """
+
     def finish(self) -> list[Done]:
         """Swap everything in; what became of each action."""
 

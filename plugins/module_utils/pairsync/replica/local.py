@@ -441,6 +441,10 @@ class LocalReplica:
         """Take one record of contents."""
         _needed(self._receiver).feed(record)
 
+    def news(self) -> list[Done]:
+        """What became of actions since the last call."""
+        return self._receiver.news() if self._receiver is not None else []
+
     def finish(self) -> list[Done]:
         """Swap everything in; what became of each action."""
         receiver = _needed(self._receiver)

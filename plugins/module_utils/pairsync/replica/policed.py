@@ -219,6 +219,10 @@ class PolicedReplica:
         """See interface.Replica."""
         return self._inner.details(files, directories)
 
+    def news(self) -> list[Done]:
+        """See interface.Replica."""
+        return self._inner.news()
+
     def finish(self) -> list[Done]:
         """See interface.Replica."""
         return self._inner.finish()

@@ -70,11 +70,21 @@ class Receiver:
         self._ready_bytes = 0
         self._ready_files = 0
         self._batch: Optional[Batch] = None  # becomes durable while the next one is staged
+        self._told = 0
 
     @property
     def actions(self) -> list[Action]:
         """The actions in path order, with what really arrived in `want`."""
         return list(self._actions.values())
+
+    def news(self) -> list[Done]:
+        """What became of actions since the last call; for other threads as well."""
+        results = self._landing.results
+        if len(results) == self._told:
+            return []
+        numbers = list(results)  # in one step: it grows meanwhile
+        fresh, self._told = numbers[self._told :], len(numbers)
+        return [self._result(self._actions[number]) for number in fresh]
 
     @property
     def weak(self) -> bool:

@@ -51,6 +51,7 @@ from .transfer import (
     incomplete_paths,
     order_crossing,
     outcomes_of,
+    outcomes_so_far,
     planned,
     recording,
 )
@@ -373,6 +374,10 @@ class _Session:
                     lambda: ways[0].run(self._count, lambda: self.stopped),
                     lambda: ways[1].run(self._count, lambda: self.stopped),
                 )
+            except BaseException:
+                # What was done stays done, and the report says so.
+                self.run.outcomes = outcomes_so_far(items, ways)
+                raise
             finally:
                 self.run.contents_bytes = self._moved[1]
             for place, replica in ((self.spec.a, self.a), (self.spec.b, self.b)):

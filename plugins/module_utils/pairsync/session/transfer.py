@@ -9,11 +9,13 @@ what is to be done to the receiver, and contents follow without further question
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Callable, Optional
 
 from ..model.entry import FILE, Entry, parent_of, same_contents
+from ..model.errors import PairsyncError
 from ..model.pathspec import PathSet
 from ..model.plan import (
     A_TO_B,
@@ -36,6 +38,8 @@ from ..replica.contents import Begin, Done, Piece, Whole
 from ..replica.interface import Recording, Replica
 
 Count = Callable[[int, int], None]
+
+NOT_REACHED = "the session broke off; the next one sees how far it came"
 
 
 @dataclass
@@ -63,6 +67,17 @@ class Way:
         if self.after is not None:
             self.after.wait()
         self.done.update((one.number, one) for one in self.target.finish())
+
+    def collect(self) -> None:
+        """Take note of what became of actions until now; for any thread."""
+        self.done.update((one.number, one) for one in self.target.news())
+
+    def cut_short(self) -> None:
+        """Settle what a session that broke off did not come to, or never heard of."""
+        with contextlib.suppress(PairsyncError):
+            self.collect()
+        for action in self.actions:
+            self.done.setdefault(action.number, Done(action.number, SKIPPED, NOT_REACHED))
 
     def _send(self, count: Count, stopped: Callable[[], bool]) -> bool:
         """Send all contents; False when there is nothing to do at all."""
@@ -154,6 +169,16 @@ def incomplete_paths(items: list[Item], direction: str) -> list[bytes]:
             if source is not None and not same_contents(source, target):
                 found.append(part.path)
     return found
+
+
+def outcomes_so_far(items: list[Item], ways: tuple[Way, Way]) -> list[Outcome]:
+    """What became of every item in a session that broke off; nothing is agreed on by then."""
+    for way in ways:
+        way.cut_short()
+    return [
+        Outcome(one.item, SKIPPED, NOT_REACHED) if one.item.decision == EQUAL else one
+        for one in outcomes_of(items, ways)
+    ]
 
 
 def outcomes_of(items: list[Item], ways: tuple[Way, Way]) -> list[Outcome]:

@@ -140,6 +140,10 @@ class Reader:
         self._at += layout.size
         return values
 
+    def rest(self) -> bytes:
+        """Read all that is left."""
+        return self.raw(len(self._data) - self._at)
+
     def raw(self, size: int) -> bytes:
         """Read this many bytes."""
         end = self._at + size

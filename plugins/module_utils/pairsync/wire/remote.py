@@ -22,6 +22,7 @@ from ..replica.interface import BaseState, Beginning, Opened, Recording, Scanned
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
 from .limits import MOST_BULK, MOST_REPORT, MOST_SIZE
+from .news import read_news
 
 _QUEUED = 64  # frames of contents that wait for their consumer
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
@@ -33,11 +34,15 @@ _Got = Union[bytes, "tuple[dict[str, Any], bytes]", PairsyncError]
 
 
 class _Call(NamedTuple):
-    """A call that waits for its answer. streams: for contents as well; stays: may fail later."""
+    """A call that waits for its answer.
+
+    streams: for contents as well; stays: may fail later; tells: says how far it is until then.
+    """
 
     answers: queue.Queue[_Got]
     streams: bool
     stays: bool
+    tells: bool = False
 
 
 class RemoteReplica:
@@ -63,6 +68,8 @@ class RemoteReplica:
         self._told: dict[int, bool] = {}  # by number of an action: whether contents are for it
         self._proofs: dict[int, Proof] = {}
         self._receive_error: Optional[PairsyncError] = None
+        self._news: list[bytes] = []
+        self._news_size = 0
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self._ignore = PathSet()
@@ -165,6 +172,18 @@ class RemoteReplica:
         self._gathered_size += len(encoded)
         if self._gathered_size >= _BATCH:
             self._flush()
+
+    def news(self) -> list[Done]:
+        """See interface.Replica."""
+        with self._lock:
+            arrived, self._news = self._news, []
+        found: list[Done] = []
+        for data in arrived:
+            results = read_news(data, self._host, len(self._told))
+            if not all(one.number in self._told for one in results):
+                raise ProtocolError(f"{self._host} answered about what it was not told", self._host)
+            found.extend(self._done(one.number, one) for one in results)
+        return found
 
     def finish(self) -> list[Done]:
         """See interface.Replica."""
@@ -301,6 +320,8 @@ class RemoteReplica:
                     )
                 if frame.type == CONTENTS and call.streams:
                     call.answers.put(frame.payload)
+                elif frame.type == CONTENTS and call.tells:
+                    self._keep_news(frame.payload)
                 elif frame.type == BULK and not call.streams and not call.stays:
                     kept += len(frame.payload)
                     if kept > MOST_BULK:
@@ -328,9 +349,20 @@ class RemoteReplica:
         with self._lock:
             del self._calls[frame.number]
             if call.stays and frame.type == REPLY:
-                # It may still fail; nothing else may come for it.
-                self._calls[frame.number] = _Call(call.answers, streams=False, stays=False)
+                # It may still fail, and says what became of its actions until then.
+                self._calls[frame.number] = _Call(
+                    call.answers, streams=False, stays=False, tells=True
+                )
         call.answers.put(got)
+
+    def _keep_news(self, data: bytes) -> None:
+        # Here and not in a thread that waits for answers: what was told before the connection
+        # broke is known before anybody hears of that.
+        with self._lock:
+            self._news_size += len(data)
+            if self._news_size > MOST_BULK:
+                raise ProtocolError(f"{self._host} sent more results than there can be", self._host)
+            self._news.append(data)
 
     def _break(self, error: Exception) -> None:
         if not isinstance(error, PairsyncError):

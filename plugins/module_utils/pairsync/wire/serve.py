@@ -18,6 +18,7 @@ from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
 from .handshake import answer
 from .limits import MOST_BULK, MOST_REPORT
+from .news import write_news
 
 _CLIENT = "the session"
 _BATCH = 256 << 10  # bytes of contents gathered into one frame
@@ -146,7 +147,15 @@ class _Agent:
             for record in codec.decode_records(frame.payload, _CLIENT):
                 self._replica.feed(record)
         except Exception as error:
+            self._tell_news()
             self._receive_error = self._fail(frame.number, error)
+        else:
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        news = self._replica.news()
+        if news:
+            self._writer.put(CONTENTS, self._receiving, write_news(news))
 
     def _call(self, frame: Frame) -> None:
         bulk = bytes(self._bulk.pop(frame.number, b""))
@@ -260,7 +269,11 @@ class _Agent:
     def _finish(self, *__: object) -> _Answer:
         if self._receive_error is not None:
             raise self._receive_error
-        done = self._replica.finish()
+        try:
+            done = self._replica.finish()
+        except Exception:
+            self._tell_news()
+            raise
         # What was simply done is the rule, and has nothing to say.
         told = [one for one in done if one.result != DONE or one.reason]
         return {"weak": self._replica.weak}, codec.write_list(told, codec.write_done)
