@@ -60,7 +60,8 @@ def test_history_lists_runs_then_versions(pairsync, displaced):
     runs = pairsync("history", b, "--json").report
     assert (runs["schema"], runs["root"], runs["exit"]) == ("pairsync.history/1", str(b), 0)
     [run] = runs["runs"]
-    assert (run["brief"], run["versions"]) == (False, 2)
+    # `file`, `sub/inner`, and the empty directory `sub/empty`.
+    assert (run["brief"], run["versions"]) == (False, 3)
     shown = pairsync("history", b)
     assert shown.out.startswith(run["run"])
     answer = pairsync("history", b, "file", "--json").report
@@ -145,3 +146,14 @@ def test_names_reach_no_terminal_raw(pairsync, synced):
     assert "\x1b" not in shown
     [version] = pairsync("history", b, ".", "--json").report["versions"][-1:]
     assert base64.b64decode(version["path_b64"]) == name
+
+
+def test_status_shows_what_is_kept_and_for_how_long(pairsync, displaced):
+    a, b = displaced
+    [one] = pairsync("status", b, "--json").report["pairs"]
+    assert (one["backup"]["versions"], one["backup"]["bytes"]) == (3, 8)
+    assert one["backup"]["retention"]["keep"] == 10
+    assert (
+        "backup 8 B in 3 versions (at most 10 of a path, 30 days, 10%)" in pairsync("status", b).out
+    )
+    assert "backup 0 B in 0 versions" in pairsync("status", a).out

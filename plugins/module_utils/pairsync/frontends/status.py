@@ -12,7 +12,8 @@ import time
 from typing import Any, Optional
 
 from ..model.errors import EXIT_DONE, EXIT_SKIPPED, PairsyncError, printable
-from ..replica.journal import STATUS_SCHEMA, known_roots, read_status
+from ..replica.journal import STATUS_SCHEMA, known_roots, read_backup, read_status
+from .terminal import size_text
 
 
 def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional[int]) -> int:
@@ -42,7 +43,8 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
                 continue  # both replicas are on this host
             scanned = status.get("scanned_unix")
             age = int(time.time()) - scanned if isinstance(scanned, int) else None
-            pairs.append({**status, "root": root, "age_seconds": age})
+            backup = _backup(root, str(pair.get("id")))
+            pairs.append({**status, "root": root, "age_seconds": age, "backup": backup})
     if named and not pairs:
         raise PairsyncError(
             "unknown_pair",
@@ -62,6 +64,35 @@ def show_status(named: str, state_home: str, *, as_json: bool, max_age: Optional
     return EXIT_SKIPPED if late else EXIT_DONE
 
 
+def _backup(root: str, pair: str) -> dict[str, Any]:
+    """What a root's backup holds as far as is noted, and how long the pair keeps it there."""
+    note = read_backup(root)
+    retention = note.get("retention")
+    kept = retention.get(pair) if isinstance(retention, dict) else None
+    return {
+        "versions": _number(note.get("versions")),
+        "bytes": _number(note.get("bytes")),
+        "oldest": note.get("oldest"),
+        "retention": kept if isinstance(kept, dict) else None,
+    }
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _backup_text(backup: dict[str, Any]) -> str:
+    text = f"backup {size_text(backup['bytes'])} in {backup['versions']} versions"
+    kept = backup["retention"]
+    if kept is None:
+        return text
+    free = f", {kept.get('min_free')} free" if kept.get("min_free") != "0" else ""
+    return (
+        f"{text} (at most {kept.get('keep')} of a path, {kept.get('days')} days,"
+        f" {kept.get('max_size')}{free})"
+    )
+
+
 def _line(one: dict[str, Any]) -> str:
     """One pair; the file that says so may be another user's."""
     pair, error, age = one["pair"], one.get("error"), one["age_seconds"]
@@ -72,4 +103,4 @@ def _line(one: dict[str, Any]) -> str:
         else f"exit {one.get('exit')}, {one.get('conflicts')} conflicts"
     )
     line = f"{str(pair.get('id'))[:12]}  {pair.get('a')}  {pair.get('b')}  {shown}  {state}"
-    return printable(line)
+    return printable(f"{line}  {_backup_text(one['backup'])}")

@@ -173,3 +173,13 @@ def read_status(root: str) -> list[dict[str, Any]]:
             if isinstance(status, dict):
                 found.append(status)
     return found
+
+
+def read_backup(root: str) -> dict[str, Any]:
+    """What is noted of a root's backup (see retention.py); {} where nothing is."""
+    name = os.path.join(os.fsencode(root), STATE_NAME, b"backup.json")
+    with contextlib.suppress(OSError, ValueError), open(name, encoding="utf-8") as stream:
+        note = json.load(stream)
+        if isinstance(note, dict):
+            return note
+    return {}
