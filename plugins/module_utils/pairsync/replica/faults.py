@@ -18,6 +18,13 @@ _WHOLE_FILE_SYSTEM = {
     errno.EROFS: "is read-only",
     errno.EIO: "reports input/output errors",
 }
+_USED_UP = {
+    errno.EMFILE: "this process may open no more files",
+    errno.ENFILE: "the system may open no more files",
+    errno.ENOMEM: "the system has no memory left",
+}
+_REFUSED = (errno.EACCES, errno.EPERM)
+_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 
 
 def of_file_system(error: OSError) -> Optional[PairsyncError]:
@@ -37,7 +44,7 @@ def as_fatal(error: Exception) -> PairsyncError:
     if isinstance(error, PairsyncError):
         return error
     if isinstance(error, OSError):
-        found = of_file_system(error)
+        found = of_file_system(error) or _of_system(error)
         if found is not None:
             return found
     if isinstance(error, sqlite3.Error) and "full" in str(error):
@@ -46,6 +53,36 @@ def as_fatal(error: Exception) -> PairsyncError:
             "the file system is full: what was agreed on cannot be written",
             "make room and run the same command again; nothing was lost",
         )
+    return _of_ours(error)
+
+
+def _of_system(error: OSError) -> Optional[PairsyncError]:
+    """An error that hit what a session itself stands on: its state, the root, the process."""
+    said = (error.strerror or str(error)).lower()
+    if error.errno in _USED_UP:
+        return PairsyncError(
+            "space",
+            _USED_UP[error.errno],
+            "let other programs end, or raise the limit, and run the same command again;"
+            " nothing was lost",
+        )
+    if error.errno in _REFUSED:
+        return PairsyncError(
+            "root_identity",
+            f"the system does not let this user work in the root or its .pairsync: {said}",
+            "give both to the user who syncs, and run the same command again",
+        )
+    if error.errno in _VANISHED:
+        return PairsyncError(
+            "root_missing",
+            f"a part of the root or of its .pairsync vanished while the session ran: {said}",
+            "see that it is mounted and that nothing else changes .pairsync,"
+            " and run the same command again",
+        )
+    return None
+
+
+def _of_ours(error: Exception) -> PairsyncError:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
     said = " ".join(str(error).split())[:200]

@@ -287,9 +287,10 @@ def sync_file_system(fd: int) -> bool:
     call = _libc_function("syncfs")
     if call is None:
         return False
-    if call(fd) != 0:
+    while call(fd) != 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        if code != errno.EINTR:  # Python goes on by itself in what it calls, not in this
+            raise OSError(code, os.strerror(code))
     return True
 
 
