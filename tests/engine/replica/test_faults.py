@@ -58,6 +58,6 @@ def test_an_interrupted_flush_goes_on(monkeypatch):
         ctypes.set_errno(code)
         return -1 if code else 0
 
-    monkeypatch.setattr(fsops, "_libc_function", lambda name: syncfs)
+    monkeypatch.setattr(fsops, "_libc_function", lambda __: syncfs)
     assert fsops.sync_file_system(0)
     assert not answers
