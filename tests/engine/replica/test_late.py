@@ -17,7 +17,10 @@ from pairsync.replica.late import Late, compare, pinned
 from pairsync.replica.swap import Aside, At
 from tests.engine.trees import STATE, contents, write_tree
 
-LATER = time.time() + 2 * late.GRACE
+
+def later():
+    """When nothing is compared any more, in seconds since the epoch."""
+    return time.time() + 2 * late.GRACE
 
 
 def displace(root, run, names):
@@ -50,7 +53,7 @@ def test_a_late_write_is_told_once_and_pinned(written_late):
     found = [Late(b"run", b"d/log")]
     assert compare(written_late.state, time.time()) == found
     assert compare(written_late.state, time.time()) == []
-    assert compare(written_late.state, LATER) == []
+    assert compare(written_late.state, later()) == []
     assert pinned(written_late.state) == {b"run": {b"d/log"}}
     assert contents(written_late.kept_in) == {b"before, after", b"untouched"}
 
@@ -61,7 +64,7 @@ def test_nothing_is_compared_for_ever(written_late):
     assert records(written_late) == ["run"]
     with (written_late.kept_in / "run/other").open("ab") as stream:
         stream.write(b", later still")
-    assert compare(written_late.state, LATER) == [Late(b"run", b"other")]
+    assert compare(written_late.state, later()) == [Late(b"run", b"other")]
     assert not records(written_late)
 
 
@@ -70,9 +73,9 @@ def test_a_session_at_work_is_let_alone(root):
     with (root.path / "log").open("ab") as stream:
         backup = displace(root, "run", ["log"])
         stream.write(b", after")
-    assert compare(root.state, LATER) == []
+    assert compare(root.state, later()) == []
     backup.close()
-    assert compare(root.state, LATER) == [Late(b"run", b"log")]
+    assert compare(root.state, later()) == [Late(b"run", b"log")]
 
 
 def test_what_is_kept_briefly_goes_unless_it_was_written_to(root):
@@ -151,5 +154,5 @@ def test_what_waited_to_replace_something_goes(swapping, before):
 
 def test_what_was_replaced_stays(swapping):
     assert swapping.act().reason == ""
-    assert compare(swapping.state, LATER) == []
+    assert compare(swapping.state, later()) == []
     assert contents(swapping.kept_in) == {b"old"}

@@ -76,12 +76,17 @@ class BaseState(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """A complete scan: changes in path order, the number of entries, and remarks."""
+    """A complete scan: changes in path order, the number of entries, and remarks.
+
+    dropped: paths of the base that are ignored now. late: displaced files that were written to
+    afterwards, each as the run that displaced it, a slash, and its path.
+    """
 
     changes: list[Change]
     entries: int
     dropped: list[bytes]
     seconds: float
+    late: list[bytes]
 
 
 class Recording(NamedTuple):

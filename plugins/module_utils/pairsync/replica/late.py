@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
-from ..model.entry import DIR
+from ..model.entry import DIR, STATE_NAME
 from . import fsops
 from .rows import Seen
 from .state import State
@@ -41,6 +41,14 @@ class Late(NamedTuple):
 
     run: bytes
     path: bytes
+
+    @property
+    def told(self) -> bytes:
+        """The run as it is named to people, a slash, and the path in the replica."""
+        path = self.path
+        if path.startswith(STATE_NAME + b"/"):
+            path = path.split(b"/", 2)[2]  # without its layer
+        return self.run.partition(b".")[0] + b"/" + path
 
 
 class Record:

@@ -22,7 +22,7 @@ from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..model.report import display
 from ..reconcile.actions import Action
-from . import fsops, guard, index, journal, outcome, state
+from . import fsops, guard, index, journal, late, outcome, state
 from .backup import Backup, drop_brief, run_name
 from .base import Base
 from .confine import check_row, refused
@@ -244,9 +244,10 @@ class LocalReplica:
         """Settle the base as the session says, and compare the root with it."""
         started = time.monotonic()
         if self._root_fd < 0:
-            return Scanned([], 0, [], 0.0)
+            return Scanned([], 0, [], 0.0, [])
         beginning = self._in_session()
         self._settle_base(base, beginning)
+        written_late = self._look_for_late_writes()
         known = Index()
         if self._state is not None:
             self._before_ns = self._probe()
@@ -264,8 +265,21 @@ class LocalReplica:
         found = self._scan
         self._lookup = Lookup(found.listings)
         return Scanned(
-            list(found.changes.values()), found.entries, found.dropped, time.monotonic() - started
+            list(found.changes.values()),
+            found.entries,
+            found.dropped,
+            time.monotonic() - started,
+            written_late,
         )
+
+    def _look_for_late_writes(self) -> list[bytes]:
+        """Compare what was displaced with what was noted of it, then drop what need not stay."""
+        beginning = self._in_session()
+        if self._state is None or beginning.dry_run:
+            return []
+        found = late.compare(self._state, time.time())
+        drop_brief(self._state, beginning.pair_id)
+        return [one.told for one in found]
 
     def _settle_base(self, verb: str, beginning: Beginning) -> None:
         if verb == "reset":
@@ -433,6 +447,7 @@ class LocalReplica:
             locked=self._root_locked,
             landed=self._landed.__setitem__,
             beat=self._beat,
+            replica=os.fsencode(beginning.label),
         )
         self._receiver = Receiver(ground, actions, incomplete, refusals)
         self._receiver.start()

@@ -45,6 +45,7 @@ from .events import (
     ScanDone,
 )
 from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
+from .remarks import late_writes
 from .transfer import (
     Way,
     hold_pointers,
@@ -155,6 +156,9 @@ class _Session:
         scans = self._both(lambda: self.a.scan(bases.verb_a), lambda: self.b.scan(bases.verb_b))
         for side, found in zip("ab", scans):
             self.emit(ScanDone(side, found.entries, len(found.changes), found.seconds))
+        for place, there, found in zip((self.spec.a, self.spec.b), opened, scans):
+            for text in late_writes(place.display, there.path, found.late):
+                self._warn(text)
         items = self._plan(bases, scans, opened)
         if self.options.dry_run:
             return

@@ -105,13 +105,15 @@ class RemoteReplica:
     def scan(self, base: str) -> Scanned:
         """See interface.Replica."""
         reply, data = self._call("scan", {"base": base})
-        first, second = self._split(reply, "dropped", data)
+        first, rest = self._split(reply, "dropped", data)
+        second, third = self._split(reply, "late", rest)
         seconds = reply.get("seconds")
         return Scanned(
-            self._changes(second),
+            self._changes(third),
             messages.number(reply, "entries", self._host, MOST_SIZE),
             codec.read_list(first, self._host, codec.read_path),
             seconds if isinstance(seconds, float) and 0 <= seconds <= _MOST_SECONDS else 0.0,
+            codec.read_list(second, self._host, codec.read_path),
         )
 
     def details(

@@ -242,8 +242,14 @@ class _Agent:
         found = self._replica.scan(verb)
         dropped = codec.write_list(found.dropped, codec.write_path)
         changes = codec.write_list(found.changes, codec.write_change)
-        reply = {"entries": found.entries, "seconds": found.seconds, "dropped": len(dropped)}
-        return reply, dropped + changes
+        late = codec.write_list(found.late, codec.write_path)
+        reply = {
+            "entries": found.entries,
+            "seconds": found.seconds,
+            "dropped": len(dropped),
+            "late": len(late),
+        }
+        return reply, dropped + late + changes
 
     def _details(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         files, directories = _split(bulk, arguments, "files")
