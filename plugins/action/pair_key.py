@@ -56,6 +56,9 @@ class ActionModule(ActionBase):
                 result.update(changed=False, skipped_reason=f"{pair.name}: {reason}")
             else:
                 result.update(self._work(pair))
+        except AnsibleConnectionFailure as error:
+            # Not "unreachable": it is one of the hosts that is, and the pair that fails.
+            result.update(failed=True, msg=_last_line(error), changed=self._changed)
         except (PairsyncError, FailedPartError) as error:
             result.update(failed=True, msg=str(error), changed=self._changed)
         if self._task.diff and self._diffs:
@@ -209,8 +212,10 @@ class ActionModule(ActionBase):
                 module_args={**task.args, "_part": part},
                 task_vars=dict(place.variables),
             )
-        except AnsibleConnectionFailure:
-            raise
+        except AnsibleConnectionFailure as error:
+            raise AnsibleConnectionFailure(
+                f"{place.host} cannot be reached: {_last_line(error)}"
+            ) from error
         except AnsibleError as error:
             raise FailedPartError(f"{place.host}: {error}") from error
         finally:
@@ -229,3 +234,8 @@ class ActionModule(ActionBase):
                 }
             )
         return answer
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else "no answer"

@@ -121,20 +121,23 @@ options:
     description:
       - The path of pairsync on host b. By default where C(sync_binary) installs it.
     type: path
+  _part:
+    description: What one of the two hosts is to do, from the action plugin.
+    type: dict
 seealso:
   - module: pairsync.fleet.sync_binary
   - module: pairsync.fleet.reconcile
 """
 
 EXAMPLES = r"""
-- name: A key for every pair of the inventory
-  hosts: sync_pairs
-  gather_facts: false
-  tasks:
-    - name: Install it, with a policy that only root can change
-      pairsync.fleet.pair_key:
-        pair: "{{ inventory_hostname }}"
-      become: true
+- name: Give a pair its key, with a policy that only root can change
+  pairsync.fleet.pair_key:
+    pair: gpu1+gpu2@model_dir
+  become: true
+
+- name: Give every pair of the inventory its key, in a play with hosts sync_pairs
+  pairsync.fleet.pair_key:
+    pair: "{{ inventory_hostname }}"
 
 - name: Replace the key of one pair
   pairsync.fleet.pair_key:
@@ -226,7 +229,7 @@ def make_key(module: AnsibleModule, part: dict[str, Any]) -> dict[str, Any]:
         "public_key": key.public,
         "next_key": key.following.public if part["rotate"] else "",
         "account": keyring.account(part["plain"]),
-        "replica": replica_id(os.path.expanduser(part["root"])),
+        "replica": replica_id(from_home(part["root"], pwd.getpwuid(os.geteuid()))),
         # Where nothing is to be made, the address is known already.
         "source": keyring.source_address(part["plain"]) if key in made else "",
     }
