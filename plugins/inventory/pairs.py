@@ -56,6 +56,10 @@ options:
       - "Everything else is the pair's policy, with the meaning that M(pairsync.fleet.reconcile)
         gives it: C(mode), C(prefer), C(ignore), C(paths), C(last), C(growing), C(max_delete),
         C(backup), C(lock_wait), C(timeout), C(route), C(user)."
+      - "C(backup) is V(true), V(false) (what is displaced is kept until the pair's next run), or a
+        mapping: C(keep) versions of a path (10), C(days) (30), C(max_size) (V(10%) of the file
+        system) and C(min_free) (V(0)), both a number of bytes, V(50G), or a share. The newest
+        version of a path always stays."
     type: dict
     required: true
 seealso:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from pairsync.model.errors import UsageError
-from pairsync.model.policy import Policy
+from pairsync.model.policy import Policy, Retention
 from pairsync.model.spec import PairSpec, ReplicaSpec, parse_location, parse_spec, spec_json
 
 TWO = {"gpu1": "/data/model", "gpu2": {"path": "~/model", "address": "10.0.0.2"}}
@@ -109,11 +109,24 @@ def test_everything_but_the_replicas_has_a_default():
         ({"lock_wait": -1}, "lock_wait"),
         ({"route": "wherever"}, "route: 'wherever'"),
         ({"tree": 1}, "tree: text"),
+        ({"backup": 3}, "backup: a mapping"),
+        ({"backup": {"keep": 0}}, r"backup\.keep"),
+        ({"backup": {"size": "1G"}}, r"backup\.size: unknown"),
+        ({"backup": {"max_size": "1GB"}}, r"backup\.max_size: '1GB' is no amount"),
+        ({"backup": {"min_free": True}}, r"backup\.min_free: True is no amount"),
+        ({"backup": {"min_free": -1}}, r"backup\.min_free"),
     ],
 )
 def test_every_mistake_is_named_with_its_place(change, said):
     with pytest.raises(UsageError, match=said):
         parse_spec({"replicas": TWO, **change})
+
+
+def test_the_backup_s_limits_go_there_and_back():
+    given = {"keep": 3, "days": 0, "max_size": 1048576, "min_free": "2.5%"}
+    spec = parse_spec({"replicas": TWO, "backup": given})
+    assert spec.policy.backup == Retention(True, 3, 0, "1048576", "2.5%")
+    assert parse_spec(spec_json(spec)) == spec
 
 
 def test_a_close_key_is_suggested():
