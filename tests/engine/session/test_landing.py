@@ -315,3 +315,27 @@ def test_a_file_is_replaced_by_a_directory_only_when_all_of_it_came(local):
     assert set(result.items.values()) == {("a->b", "skipped")}
     assert result.report["items"][0]["reason"] == "its contents did not arrive"
     assert read_tree(local.b) == {"f": b"text"}
+
+
+@pytest.mark.parametrize("trouble", ["on a", "on b"])
+def test_a_directory_that_lacks_something_replaces_no_file(local, before, failing, trouble):
+    """Both are kept as they are, and the next session brings all of it (P11)."""
+    write_tree(local.a, {"f": "text"})
+    assert local.sync().exit == 0
+    (local.a / "f").unlink()
+    write_tree(local.a, {"f/1": "1", "f/2": "2", "f/d/3": "3"})
+    if trouble == "on a":
+        late = local.a / "f/2"
+        before("open_file", lambda: late.write_text("late"), when=lambda __, name: name == b"2")
+    else:
+        calls = iter([True])
+        failing("create_file", errno.EACCES, lambda __, name, *___: name == b"2" and next(calls, 0))
+    result = local.sync()
+    assert result.exit == (1 if trouble == "on a" else 2)
+    assert read_tree(local.b) == {"f": b"text"}
+    results = {path: became for path, (___, became) in result.items.items()}
+    missing = results.pop("f/2")
+    assert missing == ("skipped" if trouble == "on a" else "failed")
+    assert set(results.values()) == {"held"}
+    assert local.sync().exit == 0
+    assert read_tree(local.b) == read_tree(local.a)

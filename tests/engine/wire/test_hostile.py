@@ -302,7 +302,7 @@ def played(changes, *, contents=(), then=None):
             elif operation == "scan":
                 dropped = codec.write_list([], codec.write_path)
                 data = dropped + codec.write_list(changes, codec.write_change)
-                reply = {"entries": 1, "seconds": 0.0, "dropped": len(dropped)}
+                reply = {"entries": 1, "seconds": 0.0, "dropped": len(dropped), "late": 0}
             elif operation == "send":
                 for record in contents:
                     writer.put(CONTENTS, frame.number, codec.encode_record(record))

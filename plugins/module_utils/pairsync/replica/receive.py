@@ -18,7 +18,8 @@ from typing import Optional
 
 from ..model.entry import DIR, FILE, LINK, Entry, is_below, parent_of
 from ..model.errors import PairsyncError, ProtocolError
-from ..model.plan import DONE, FAILED, SKIPPED
+from ..model.plan import DONE, FAILED, HELD, SKIPPED
+from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops
 from .contents import Begin, Done, End, Piece, Proof, Record, Whole
@@ -306,8 +307,7 @@ class Receiver:
         self._land_new(wait=True)
         left = [one for one in self._actions.values() if one.number not in self._landing.results]
         pointers, replaced = self._replacements(left)
-        units = [one for one in self._units.all if one.top.have is not None and not one.waiting]
-        self._landing.land(replaced, units)
+        self._landing.land(replaced, self._replacing_units())
         self._landing.finish_plain_dirs()
         held = self._land_pointers(pointers)
         self._landing.set_modes([one for one in left if one.props_only])
@@ -343,6 +343,25 @@ class Receiver:
                 pointer = self._ground.last.matches(action.path)
                 (pointers if pointer else replaced).append(action)
         return pointers, replaced
+
+    def _replacing_units(self) -> list[Unit]:
+        """New directories that replace a file; one of which something is missing is held."""
+        whole: list[Unit] = []
+        for unit in self._units.all:
+            if unit.top.have is None or unit.waiting:
+                continue
+            results = self._landing.results
+            missing = next((one.path for one in unit.actions if one.number in results), None)
+            if missing is None:
+                whole.append(unit)
+                continue
+            reason = (
+                f"held: {display(missing)} is missing, and a file is replaced only by all of it"
+            )
+            for action in unit.actions:
+                if action.number not in results:
+                    self._landing.settle(action, Done(0, HELD, reason))
+        return whole
 
     def _land_pointers(self, pointers: list[Action]) -> list[bytes]:
         """Swap in pointers whose surroundings are complete; return the paths of all others."""
