@@ -162,10 +162,10 @@ def local_and_agent() -> tuple[Replica, Replica]:
     return LocalReplica(), agent()
 
 
-def agent() -> RemoteReplica:
-    """A replica behind a real pipe to a process of its own."""
+def agent(*prefix: str) -> RemoteReplica:
+    """A replica behind a real pipe to a process of its own; prefix: a command that starts it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pairsync", "agent"],
+        [*prefix, sys.executable, "-m", "pairsync", "agent"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

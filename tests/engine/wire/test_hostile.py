@@ -279,7 +279,7 @@ def opened(path):
     return {
         "host": "x", "path": path, "user": "me", "version": "0", "build": "source",
         "replica_id": "f" * 32, "identity": "x:1:1", "missing": False, "parent": True,
-        "ancestors": [], "peers": [], "clock_ns": 0,
+        "ancestors": [], "former": [], "peers": [], "clock_ns": 0,
     }  # fmt: skip
 
 

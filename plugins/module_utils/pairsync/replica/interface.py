@@ -24,7 +24,8 @@ class Opened(NamedTuple):
 
     replica_id: "" while the root has none. missing: there is no directory; parent: but there is
     one to make it in. identity: names the directory itself on its machine, and ancestors those
-    above it. peers: what is known of the pairs this replica is in. clock_ns: the host's time.
+    above it, and the replicas that those are. former: ids that a person replaced by this one.
+    peers: what is known of the pairs this replica is in. clock_ns: the host's time.
     """
 
     host: str
@@ -37,6 +38,7 @@ class Opened(NamedTuple):
     parent: bool
     identity: str
     ancestors: tuple[str, ...]
+    former: tuple[str, ...]
     peers: tuple[dict[str, Any], ...]
     clock_ns: int
 

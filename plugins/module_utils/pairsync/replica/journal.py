@@ -130,6 +130,16 @@ def remember_root(state_home: str, replica_id: str, path: bytes) -> None:
     os.replace(name + ".new", name)
 
 
+def noted_root(state_home: str, replica_id: str) -> bytes:
+    """Where a replica was when it was last noted; b"" when it never was."""
+    name = os.path.join(state_home, "replicas", os.path.basename(replica_id))
+    try:
+        with open(name, encoding="utf-8", errors="surrogateescape") as stream:
+            return os.fsencode(stream.read())
+    except (OSError, ValueError):
+        return b""
+
+
 def known_roots(state_home: str) -> list[str]:
     """The replicas noted on this host."""
     directory = os.path.join(state_home, "replicas")

@@ -118,6 +118,9 @@ class LocalReplica:
         self._state = state.find(self._root_fd)
         if self._state is not None:
             self._check_file_system()
+            if self._state_home:
+                noted = journal.noted_root(self._state_home, self._state.replica_id)
+                state.check_copies(self._root_fd, self._state, noted)
         return self._opened(missing=False, parent=True)
 
     def create(self) -> Opened:
@@ -171,6 +174,8 @@ class LocalReplica:
         if parent:
             own = (os.path.abspath(os.fsencode(self._state_home)),) if self._state_home else ()
             self._denied = denied_in(real, self._home, own)
+        # By id as well: two hosts have no other name for a directory that both can see.
+        ancestors += tuple(f"replica {one}" for one in state.ids_above(real))
         return Opened(
             host=socket.gethostname(),
             path=os.fsdecode(real),
@@ -182,6 +187,7 @@ class LocalReplica:
             parent=parent,
             identity=identity,
             ancestors=ancestors,
+            former=self._state.former if self._state is not None else (),
             peers=journal.peers(self._state) if self._state is not None else (),
             clock_ns=time.time_ns(),
         )
@@ -229,7 +235,9 @@ class LocalReplica:
             return BaseState()
         self._pair_fd = self._state.directory(b"pairs", pair)
         what = f"the pair {beginning.label} and {beginning.peer.label}"
-        self._lock = PairLock(self._pair_fd, what, policy.lock_wait)
+        self._lock = PairLock(self._pair_fd, what, policy.lock_wait, beginning.run)
+        if not state.is_original(self._pair_fd, self._state, self._root_fd):
+            return BaseState(sound=False)
         try:
             self._base = Base(self._pair_fd, beginning.pair_id)
         except sqlite3.DatabaseError as error:
@@ -510,6 +518,7 @@ class LocalReplica:
             raise PairsyncError("protocol", "another commit is pending than the one to promote")
         with self._writing_base():
             base.promote()
+            state.note_original(self._pair_fd, _needed(self._state), self._root_fd)
         journal.write_peer(self._pair_fd, self._in_session().peer)
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
@@ -588,8 +597,12 @@ class LocalReplica:
 
     @contextlib.contextmanager
     def _root_locked(self) -> Iterator[None]:
-        wait = self._in_session().policy.lock_wait
-        with root_lock(self._root_fd, _needed(self._state).fd, self._shown, wait) as sign:
+        session, held = self._in_session(), _needed(self._state)
+        if self._lock is not None:
+            self._lock.sign.confirm()
+        with root_lock(
+            self._root_fd, held.fd, self._shown, session.policy.lock_wait, session.run
+        ) as sign:
             self._root_sign = sign
             try:
                 yield

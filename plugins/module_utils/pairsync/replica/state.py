@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`.pairsync/` at a replica's root: its id, and the files and directories of our own.
 
-replica.json   the replica's random id and the file system it was made on
+replica.json   the replica's random id, those it had before, and the file system it was made on
 lock           who holds the root
 index.sqlite   the index
-pairs/<id>/    base.sqlite, peer.json (who the other replica is), status.json, lock
+pairs/<id>/    base.sqlite, peer.json (who the other replica is), place.json (which directory the
+               base is about), status.json, lock
 stage/         what is on its way in     backup/   what was displaced, by run
 log/           events and reports of runs
 """
@@ -19,6 +20,7 @@ import json
 import os
 import pwd
 import secrets
+import stat
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -29,6 +31,14 @@ from . import fsops
 
 REPLICA_SCHEMA = "pairsync.replica/1"
 
+_PLACE = b"place.json"
+_KEPT_IDS = 16
+_OTHERS_MAY_WRITE = 0o022
+# A directory keeps its inode number for life there, and a copy of it has another.
+_LASTING_INODES = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "nfs", "nfs4", "lustre"}
+)
+
 
 @dataclass(frozen=True)
 class State:
@@ -37,6 +47,7 @@ class State:
     fd: int
     replica_id: str
     file_system: str
+    former: tuple[str, ...] = ()
 
     def directory(self, *names: bytes) -> int:
         """Open (making what is missing) a directory below; the caller closes it."""
@@ -56,7 +67,19 @@ class State:
 def _opened_dir(parent: int, name: bytes) -> int:
     with contextlib.suppress(FileExistsError):
         fsops.make_dir(parent, name, 0o700)
-    return fsops.open_dir(parent, name)
+    try:
+        return fsops.open_dir(parent, name)
+    except NotADirectoryError as error:
+        raise _planted(parent, name) from error
+
+
+def _planted(parent: int, name: bytes) -> PairsyncError:
+    path = display(os.path.join(fsops.real_path(parent), name))
+    return PairsyncError(
+        "root_identity",
+        f"{path} is not what pairsync made there: somebody else put it there",
+        "find out who, and remove it",
+    )
 
 
 def find(root_fd: int) -> Optional[State]:
@@ -83,6 +106,18 @@ def find(root_fd: int) -> Optional[State]:
             f" and this is user {_user(os.geteuid())}",
             f"run as {_user(owner)}, or set `user: {_user(owner)}` for this tree",
         )
+    if fsops.fstat(fd).st_mode & _OTHERS_MAY_WRITE:
+        fsops.close(fd)
+        raise PairsyncError(
+            "root_identity",
+            f"{_shown(root_fd)}/.pairsync can be written by other users, so it proves nothing",
+            f"if you trust them, run `chmod 700 {_shown(root_fd)}/.pairsync`",
+        )
+    for name, status in fsops.list_dir(fd):
+        if not isinstance(status, OSError) and stat.S_ISLNK(status.st_mode):
+            error = _planted(fd, name)
+            fsops.close(fd)
+            raise error
     marker = read_json(fd, b"replica.json")
     if marker is None:
         fsops.close(fd)
@@ -95,11 +130,11 @@ def find(root_fd: int) -> Optional[State]:
             f"{_shown(root_fd)}/.pairsync/replica.json is damaged",
             f"run `pairsync forget --new-id {_shown(root_fd)}`; the next sync deletes nothing",
         )
-    return State(fd, replica_id, str(marker.get("file_system", "")))
+    return State(fd, replica_id, str(marker.get("file_system", "")), _former(marker))
 
 
-def create(root_fd: int, file_system: str) -> State:
-    """Give a root its state directory and a new random id, durably."""
+def create(root_fd: int, file_system: str, former: tuple[str, ...] = ()) -> State:
+    """Give a root its state directory and a new random id, durably; former: ids it had before."""
     fd = _opened_dir(root_fd, STATE_NAME)
     replica_id = secrets.token_hex(16)
     # The id comes last: once it is there, nobody makes the rest.
@@ -107,24 +142,106 @@ def create(root_fd: int, file_system: str) -> State:
     write_json(
         fd,
         b"replica.json",
-        {"schema": REPLICA_SCHEMA, "id": replica_id, "file_system": file_system},
+        {
+            "schema": REPLICA_SCHEMA,
+            "id": replica_id,
+            "file_system": file_system,
+            "former": list(former),
+        },
     )
     fsops.sync_file(root_fd)
-    return State(fd, replica_id, file_system)
+    return State(fd, replica_id, file_system, former)
 
 
 def renew(root_fd: int, file_system: str) -> str:
     """Give a root a new id, and forget every pair it was in; return the id."""
+    former: tuple[str, ...] = ()
     with contextlib.suppress(FileNotFoundError):
         fd = fsops.open_dir(root_fd, STATE_NAME)
+        former = _former(read_json(fd, b"replica.json") or {}, with_present=True)
         with contextlib.suppress(FileNotFoundError):
             fsops.rename(fd, b"pairs", fd, b"pairs.forgotten-" + secrets.token_hex(4).encode())
         with contextlib.suppress(FileNotFoundError):
             fsops.unlink(fd, b"replica.json")
         fsops.close(fd)
-    state = create(root_fd, file_system)
+    state = create(root_fd, file_system, former[-_KEPT_IDS:])
     state.close()
     return state.replica_id
+
+
+def _former(marker: dict[str, Any], *, with_present: bool = False) -> tuple[str, ...]:
+    listed = marker.get("former")
+    ids = [*(listed if isinstance(listed, list) else ()), marker.get("id") if with_present else ""]
+    return tuple(one for one in ids if isinstance(one, str) and one)
+
+
+def id_at(path: bytes) -> str:
+    """The id of the replica whose root is at a path; "" when there is none, or none to be seen."""
+    try:
+        root = fsops.open_root(path)
+    except OSError:
+        return ""
+    try:
+        held = fsops.open_dir(root, STATE_NAME)
+    except OSError:
+        return ""
+    finally:
+        fsops.close(root)
+    try:
+        return str((read_json(held, b"replica.json") or {}).get("id") or "")
+    finally:
+        fsops.close(held)
+
+
+def ids_above(path: bytes) -> tuple[str, ...]:
+    """The ids of the replicas in which a directory lies, as far as they can be seen."""
+    found = []
+    while path not in (b"/", b""):
+        path = os.path.dirname(path) or b"/"
+        found.append(id_at(path))
+    return tuple(filter(None, found))
+
+
+def check_copies(root_fd: int, held: State, noted: bytes) -> None:
+    """Raise PairsyncError `replica_cloned` when another directory has the id as well.
+
+    noted: where the replica was at its last session on this host.
+    """
+    here = fsops.fstat(root_fd)
+    try:
+        there = fsops.stat_root(noted)
+    except OSError:
+        return
+    same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    if not same and id_at(noted) == held.replica_id:
+        raise PairsyncError(
+            "replica_cloned",
+            f"{_shown(root_fd)} and {display(noted)} carry the same id:"
+            " one is a copy of the other, marker included",
+            f"run `pairsync forget --new-id {_shown(root_fd)}`, or with the other one if that"
+            " is the copy",
+        )
+
+
+def is_original(pair_fd: int, held: State, root_fd: int) -> bool:
+    """Tell whether what a pair agreed on is about this very directory, not one it was copied from.
+
+    A replica that was restored may lack what the backup lacks, which nobody deleted.
+    """
+    known = (read_json(pair_fd, _PLACE) or {}).get("inode")
+    return known is None or known == _inode(held, root_fd)
+
+
+def note_original(pair_fd: int, held: State, root_fd: int) -> None:
+    """From now on, what the pair agrees on is about this directory."""
+    now = {"inode": _inode(held, root_fd)}
+    if read_json(pair_fd, _PLACE) != now:
+        write_json(pair_fd, _PLACE, now)
+
+
+def _inode(held: State, root_fd: int) -> Optional[int]:
+    lasting = held.file_system.partition(" ")[0] in _LASTING_INODES
+    return fsops.fstat(root_fd).st_ino if lasting else None
 
 
 def read_json(fd: int, name: bytes) -> Optional[dict[str, Any]]:

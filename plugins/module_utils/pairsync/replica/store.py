@@ -8,6 +8,7 @@ The caller holds the pair lock or the root lock, so nobody else has the file ope
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 
 from . import fsops
@@ -58,6 +59,11 @@ def _check_header(directory_fd: int, name: str) -> None:
         fd = fsops.open_file(directory_fd, name.encode())
     except FileNotFoundError:
         return
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
+            raise
+        # SQLite would follow a symlink.
+        raise sqlite3.DatabaseError(f"{name} is no file") from error
     try:
         header = fsops.read(fd, 20)
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..model.spec import PairSpec, ReplicaSpec
 from ..replica.interface import Opened, Replica
-from .opening import pair_id, remembered, same_label
+from .opening import pair_id, remembered, replaced, same_label
 
 
 def forget_pair(spec: PairSpec, a: Replica, b: Replica) -> bool:
@@ -30,10 +30,11 @@ def forget_pair(spec: PairSpec, a: Replica, b: Replica) -> bool:
 def _named(place: ReplicaSpec, opened: Opened, other: Opened) -> str:
     """The pair in which the other side remembers the replica of this name; "" for none.
 
-    A replica that has its id says itself which pair is meant; what is remembered under another
-    label is another pair.
+    A replica that has its id says itself which pair is meant, unless it stands where another one
+    was; what is remembered under another label is another pair.
     """
-    peer = None if opened.replica_id else remembered(place, opened, other)
+    find = replaced if opened.replica_id else remembered
+    peer = find(place, opened, other)
     if peer is None or not same_label(place, peer):
         return ""
     pair = str(peer.get("pair"))

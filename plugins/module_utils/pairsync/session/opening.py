@@ -58,15 +58,21 @@ def check_roots(spec: PairSpec, a: Opened, b: Opened) -> None:
 
 
 def _check_overlap(spec: PairSpec, a: Opened, b: Opened) -> None:
+    check_nested(spec, a, b)
     if a.identity and a.identity == b.identity:
         raise PairsyncError(
             "root_overlap",
             f"{spec.a.display} and {spec.b.display} are the same directory",
             "name two different directories",
         )
+
+
+def check_nested(spec: PairSpec, a: Opened, b: Opened) -> None:
+    """Refuse a root that lies in the other one, by its place or by the other one's id."""
     for outer, inner in (((spec.a, a), (spec.b, b)), ((spec.b, b), (spec.a, a))):
         # One that is missing has no identity, but what it would lie in has.
-        if outer[1].identity and outer[1].identity in inner[1].ancestors:
+        place, marker = outer[1].identity, f"replica {outer[1].replica_id}"
+        if (place and place in inner[1].ancestors) or marker in inner[1].ancestors:
             raise PairsyncError(
                 "root_overlap",
                 f"{inner[0].display} lies inside {outer[0].display}",
@@ -77,6 +83,7 @@ def _check_overlap(spec: PairSpec, a: Opened, b: Opened) -> None:
 def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
     """A replica that the other side remembers must not have vanished or lost its id."""
     if opened.replica_id:
+        _check_replaced(replica, opened, other)
         return
     peer = remembered(replica, opened, other)
     if peer is None:
@@ -99,6 +106,36 @@ def _check_known(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
         " the next sync then deletes nothing",
         replica.label,
     )
+
+
+def _check_replaced(replica: ReplicaSpec, opened: Opened, other: Opened) -> None:
+    """A replica must not stand where the other side knows another one."""
+    if replaced(replica, opened, other) is not None:
+        raise PairsyncError(
+            "root_identity",
+            f"{replica.display} was synced before, and is another replica now (its id is not the"
+            " one that is remembered)",
+            "mount or restore the right one; if this is meant, run `pairsync forget` for this"
+            " pair: the next sync then deletes nothing",
+            replica.label,
+        )
+
+
+def replaced(place: ReplicaSpec, opened: Opened, other: Opened) -> Optional[Mapping[str, Any]]:
+    """What the other side remembers of the replica that was at this place before another one.
+
+    None for one that it knows, wherever it was, and for one that was given its id by a person.
+    """
+    fitting = []
+    if opened.replica_id == other.replica_id:
+        return None  # a copied marker, or one file system: that is told apart later
+    for peer in other.peers:
+        if peer.get("id") == opened.replica_id:
+            return None
+        here = peer.get("path") == opened.path and peer.get("host") == opened.host
+        if here and same_label(place, peer) and peer.get("id") not in opened.former:
+            fitting.append(peer)
+    return fitting[0] if fitting else None
 
 
 def remembered(place: ReplicaSpec, opened: Opened, other: Opened) -> Optional[Mapping[str, Any]]:

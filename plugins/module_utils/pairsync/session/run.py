@@ -44,7 +44,7 @@ from .events import (
     Results,
     ScanDone,
 )
-from .opening import Bases, check_roots, pair_id, same_file_system, settle_bases
+from .opening import Bases, check_nested, check_roots, pair_id, same_file_system, settle_bases
 from .remarks import late_writes
 from .transfer import (
     Way,
@@ -181,11 +181,16 @@ class _Session:
                 )
                 self._note(f"{place.display} {verb}")
         if not self.options.dry_run:
+            fresh = not opened[0].replica_id or not opened[1].replica_id
             # One after the other: both hosts may see one file system.
             opened = (
                 opened[0] if opened[0].replica_id else self.a.create(),
                 opened[1] if opened[1].replica_id else self.b.create(),
             )
+            if fresh:
+                # Now that both have an id, each may find the other one's above it.
+                opened = self._both(self.a.create, self.b.create)
+                check_nested(spec, *opened)
         for side, place, one, new in zip("ab", (spec.a, spec.b), opened, created):
             self.emit(
                 ReplicaReady(

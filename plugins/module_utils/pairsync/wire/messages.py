@@ -163,11 +163,13 @@ def plain(value: Mapping[str, Any], key: str, host: str) -> str:
 def read_opened(value: Mapping[str, Any], host: str) -> Opened:
     """The reply to open and create."""
     ancestors = field(value, "ancestors", list, host)
+    former = field(value, "former", list, host)
     peers = field(value, "peers", list, host)
     if (
         len(ancestors) > _MOST_LEVELS
         or len(peers) > _MOST_PEERS
-        or not all(isinstance(one, str) and len(one) <= _MOST_NAME for one in ancestors)
+        or len(former) > _MOST_PEERS
+        or not all(isinstance(one, str) and len(one) <= _MOST_NAME for one in [*ancestors, *former])
     ):
         raise ProtocolError(f"{host} sent a malformed description of its replica", host)
     return Opened(
@@ -181,6 +183,7 @@ def read_opened(value: Mapping[str, Any], host: str) -> Opened:
         parent=field(value, "parent", bool, host),
         identity=field(value, "identity", str, host, _MOST_NAME),
         ancestors=tuple(ancestors),
+        former=tuple(former),
         peers=tuple(_peer(one, host) for one in peers),
         clock_ns=number(value, "clock_ns", host, MOST_SIZE),
     )

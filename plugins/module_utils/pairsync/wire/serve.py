@@ -48,7 +48,7 @@ _ORDER: dict[str, tuple[frozenset[int], Optional[int]]] = {
     "end": (_ANY, None),
 }
 # Each takes something on this host that only the end of the connection gives back.
-_ONCE = frozenset(("create", "begin", "receive", "end"))
+_ONCE = frozenset(("begin", "receive", "end"))
 _MOST_TIMES = 4  # for those that leave something on this host and may come again
 
 _Read = Union[Frame, Exception, None]
