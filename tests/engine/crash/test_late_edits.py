@@ -9,6 +9,9 @@ the copies of conflicting versions. What an editor itself replaced by a newer ve
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,42 +21,15 @@ from pairsync.model.policy import Retention
 from pairsync.replica import fsops
 from pairsync.replica.contents import Done
 from pairsync.replica.local import LocalReplica
-from tests.engine.trees import Pair, both_local, contents, local_and_agent, write_tree
+from tests.engine.crash.editor import EDITS, token
+from tests.engine.trees import STATE, Pair, both_local, contents, local_and_agent, write_tree
 
+ROOT = Path(__file__).resolve().parents[3]
 NONE = Retention(enabled=False)
 
 # Between two of these calls nothing happens to a name that a receiver finishes: an edit before any
 # other call is one before the next of them.
 SEAMS = ["lstat", "move_aside", "remove_dir", "rename_exchange", "rename_noreplace"]
-
-
-def by_rename(path: Path, data: bytes) -> None:
-    """As editors save: a new file takes the name."""
-    new = path.with_name(path.name + "~")
-    new.write_bytes(data)
-    new.rename(path)
-
-
-def append(path: Path, data: bytes) -> None:
-    with path.open("ab") as stream:
-        stream.write(data)
-
-
-def truncate(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
-def delete_and_create(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    path.write_bytes(data)
-
-
-EDITS: dict[str, Callable[[Path, bytes], None]] = {
-    "by_rename": by_rename,
-    "append": append,
-    "truncate": truncate,
-    "delete_and_create": delete_and_create,
-}
 
 
 @pytest.fixture(params=["local", "agent"])
@@ -158,6 +134,59 @@ def test_an_edit_before_any_call_survives(local, monkeypatch, change, edit, stre
         local.remove()
         local.__init__(local.home)
     assert calls >= 3
+
+
+# -- somebody else's process ----------------------------------------------------------------------
+
+FILES = 50  # that one session replaces, and somebody saves meanwhile
+
+
+def race(pair: Pair, how: str, seed: str) -> int:
+    """One session beside an editor; return how many files that has kept back."""
+    names = [f"{number:02}" for number in range(FILES)]
+    write_tree(pair.a, dict.fromkeys(names, "old"))
+    assert pair.sync().exit == 0
+    shutil.rmtree(pair.b / STATE / "displaced", ignore_errors=True)
+    write_tree(pair.a, {name: f"{name} from a" for name in names})
+    command = [sys.executable, "-m", "tests.engine.crash.editor", str(pair.b), how, seed]
+    # From the last to the first, so that the two of them meet.
+    command += reversed(names)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as editor:
+        assert editor.stdout
+        assert editor.stdout.readline() == b"ready\n"
+        result = pair.sync()
+        saved = set(editor.stdout.read().split(b"\n")) - {b""}
+    assert saved == {token(seed, name) for name in names}
+    for __ in range(2):
+        left = everything(pair)
+        lost = [one for one in saved if one not in left]
+        assert not lost, f"{len(lost)} of {len(saved)} were lost"
+        assert all(f"{name} from a".encode() in left for name in names)
+        pair.sync()
+    return sum(became != "done" for __, became in result.items.values())
+
+
+def races(pair: Pair, how: str, count: int, figure: Callable[[str, int], None]) -> int:
+    """Many of them, each on new roots; return how many files were kept back in all."""
+    kept_back = 0
+    for number in range(count):
+        one = Pair(pair.home / str(number), pair.connect)
+        kept_back += race(one, how, f"{how} {number}")
+        one.remove()
+    figure(f"late edits, {how}", count * FILES)
+    figure(f"late edits, {how}: seen in time", kept_back)
+    return kept_back
+
+
+@pytest.mark.parametrize("how", ["by_rename", "append"])
+def test_nothing_that_is_saved_during_a_session_is_lost(pair, how, figure):
+    races(pair, how, 2, figure)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", EDITS)
+def test_nothing_that_is_saved_during_many_sessions_is_lost(pair, how, figure):
+    assert 0 < races(pair, how, 30, figure) < 30 * FILES
 
 
 # -- late writes ----------------------------------------------------------------------------------
