@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
@@ -236,6 +236,8 @@ class LocalReplica:
         self._pair_fd = self._state.directory(b"pairs", pair)
         what = f"the pair {beginning.label} and {beginning.peer.label}"
         self._lock = PairLock(self._pair_fd, what, policy.lock_wait, beginning.run)
+        if not beginning.dry_run:
+            self._clear_stage()  # of what a session that died left behind
         if not state.is_original(self._pair_fd, self._state, self._root_fd):
             return BaseState(sound=False)
         try:
@@ -289,6 +291,17 @@ class LocalReplica:
         drop_brief(self._state, beginning.pair_id)
         return [one.told for one in found]
 
+    def _clear_stage(self) -> None:
+        """Remove what is staged for this pair, whose lock is held: nobody else writes there."""
+        try:
+            parent = fsops.open_dir(_needed(self._state).fd, b"stage")
+        except FileNotFoundError:
+            return
+        try:
+            state.remove_tree(parent, self._in_session().pair_id.encode("ascii"))
+        finally:
+            fsops.close(parent)
+
     def _settle_base(self, verb: str, beginning: Beginning) -> None:
         if verb == "reset":
             if self._base is not None:
@@ -309,6 +322,9 @@ class LocalReplica:
                 self._base.promote()
             elif verb == "drop":
                 self._base.drop_pending()
+        if self._base.commits.current:
+            # Also after a session that died between its commit and this.
+            journal.write_peer(self._pair_fd, beginning.peer)
 
     @contextlib.contextmanager
     def _writing_base(self) -> Iterator[None]:
@@ -328,13 +344,17 @@ class LocalReplica:
             ) from error
 
     def _probe(self) -> int:
-        """The file system's own now, less one tick of its clock; in nanoseconds."""
+        """The file system's own now, less one tick of its clock, in nanoseconds.
+
+        Also finds out whether it keeps permissions.
+        """
         try:
             fd = fsops.open_note(_needed(self._state).fd, b"probe")
         except OSError:
             return 0  # trust nothing
         try:
             now = fsops.touch(fd)
+            self._rules = replace(self._rules, modes=guard.stores_modes(fd))
         finally:
             fsops.close(fd)
         return now - (TICK_NS if now % 1_000_000_000 else COARSE_TICK_NS)
@@ -434,13 +454,7 @@ class LocalReplica:
         beginning, held = self._in_session(), _needed(self._state)
         self._may_write()
         refusals = refused(actions, self._scan, self._rules)
-        pair = beginning.pair_id.encode("ascii")
-        parent = held.directory(b"stage")
-        try:
-            state.remove_tree(parent, pair)  # what a session that died left behind
-        finally:
-            fsops.close(parent)
-        self._stage = Stage(held.directory(b"stage", pair))
+        self._stage = Stage(held.directory(b"stage", beginning.pair_id.encode("ascii")))
         drop_brief(held, beginning.pair_id)
         check_room(held, beginning.pair_id, beginning.policy.backup, actions)
         run = run_name(beginning.run, beginning.policy.backup, beginning.pair_id)
@@ -563,9 +577,7 @@ class LocalReplica:
             self._stage.close()
             self._stage = None
             with contextlib.suppress(OSError):
-                parent = self._state.directory(b"stage")
-                state.remove_tree(parent, self._beginning.pair_id.encode("ascii"))
-                fsops.close(parent)
+                self._clear_stage()
         for held in (self._backup, self._base, self._lock, self._tree, self._state):
             if held is not None:
                 held.close()
