@@ -60,7 +60,9 @@ def keys(environment):
 
     def run(*words, code=0):
         command = [Path(sys.executable).parent / "ansible-playbook", "pairsync.fleet.keys"]
-        command += ["-i", environment["PAIRSYNC_INVENTORY"], *words]
+        if "-i" not in words:
+            command += ["-i", environment["PAIRSYNC_INVENTORY"]]
+        command += words
         done = subprocess.run(
             command,
             env={**environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
@@ -472,3 +474,40 @@ def test_removal_leaves_what_was_there_before(installed, keys, fleet):
     assert not gpu2.path("/etc/pairsync").exists()
     assert "changed=0" in keys("-e", "pairsync_keys=absent")
     assert sync(fleet)[0] == 3
+
+
+# -- without root --------------------------------------------------------------------------------
+
+
+def as_me(fleet, environment, keys, *words, **variables):
+    """Run the playbook over an inventory whose connections are the account's own."""
+    home = Path(environment["HOME"])
+    variables = {"ansible_user": "me", **variables}
+    inventory = fleet.write_inventory(home / "own", names=["gpu1", "gpu2"], variables=variables)
+    (inventory / "pairs.yml").write_text(PAIRS)
+    return keys("-i", inventory, *words)
+
+
+def test_without_root_the_policy_is_the_account_s_own(installed, keys, environment, fleet):
+    gpu2 = fleet.host("gpu2")
+    assert "changed=1" in as_me(fleet, environment, keys)
+    policy = f"/home/me/.config/pairsync/pairs/{NAME}.json"
+    assert gpu2.run(f"stat -c '%U %a' {policy}").stdout == "me 600\n"
+    assert not gpu2.path("/etc/pairsync").exists()
+    assert f"--policy {policy}" in gpu2.path(AUTHORIZED).read_text()
+    assert_synced(fleet)
+    assert "changed=1" in as_me(fleet, environment, keys, "-e", "pairsync_keys=absent")
+    assert gpu2.path(AUTHORIZED).read_bytes() == installed
+    assert list(gpu2.path("/home/me/.config").iterdir()) == []
+    told = keys("-e", "pairsync_key_scope=system", "-i", Path(environment["HOME"]) / "own", code=2)
+    assert "scope: system needs root on the other host: run it with become: true" in told
+
+
+def test_who_becomes_root_there_leaves_a_policy_of_root_s(installed, keys, environment, fleet):
+    gpu2 = fleet.host("gpu2")
+    become = {"ansible_become_method": "su", "ansible_become_password": "secret of root"}
+    gpu2.run("echo 'root:secret of root' | chpasswd -c SHA512")
+    assert "changed=1" in as_me(fleet, environment, keys, "--become", **become)
+    assert gpu2.run(f"stat -c '%U %a' {POLICY}").stdout == "root 644\n"
+    assert_synced(fleet)
+    assert "changed=1" in keys("-e", "pairsync_keys=absent")
