@@ -130,9 +130,6 @@ def test_a_stick_in_the_format_of_cameras(local, lossy):
     """All that FAT does at once."""
     lossy(local.b, *FAT)
     write_tree(local.a, {"photo": "1", "d/more": "2", "to photo": Link("photo"), "a:b": "3"})
-    for path in local.a.rglob("*"):
-        if not path.is_symlink():
-            path.chmod(0o755)
     first = local.sync()
     assert first.exit == 2
     assert results(first)["to photo"] == results(first)["a:b"] == "failed"
@@ -154,6 +151,27 @@ def test_a_stick_in_the_format_of_cameras(local, lossy):
         "photo": b"changed",
     }
     assert {b"1", b"2"} <= local.backups()
+
+
+def test_permissions_that_are_not_kept_there_do_not_change_here(local, lossy):
+    """Else a private key would be everybody's, as soon as something beside it changes there."""
+    lossy(local.b, "plain")
+    write_tree(local.a, {"key": "1", "d/f": "2"})
+    (local.a / "key").chmod(0o600)
+    (local.a / "d").chmod(0o700)
+    assert local.sync().exit == 0
+    write_tree(local.b, {"new": "3", "d/new": "4", "key": "changed"})
+    assert local.sync().exit == 0
+    assert (local.a / "key").read_text() == "changed"
+    assert (local.a / "new").stat().st_mode & 0o777 == 0o644
+    for mode in (0o600, 0o640):  # as it was, and changed here
+        (local.a / "key").chmod(mode)
+        assert local.sync().exit == 0
+        write_tree(local.b, {"new": f"{mode}"})
+        assert local.sync().exit == 0
+        assert (local.a / "key").stat().st_mode & 0o777 == mode
+        assert (local.a / "d").stat().st_mode & 0o777 == 0o700
+        assert local.sync().report["items_total"] == 0
 
 
 def test_what_is_ours_is_ours_in_any_case(local, lossy):

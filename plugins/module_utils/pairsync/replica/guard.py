@@ -10,10 +10,12 @@ export. Device numbers change with every remount and prove nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
@@ -49,6 +51,20 @@ def mounts_below(root_fd: int) -> frozenset[bytes]:
         for mount in _mounts()
         if mount.point.startswith(prefix) and len(mount.point) > len(prefix)
     )
+
+
+def stores_modes(fd: int) -> bool:
+    """Tell whether permission bits are kept where a file of ours lies; FAT and its like do not."""
+    try:
+        for mode in (0o640, 0o600):
+            fsops.set_mode(fd, mode)
+            if stat.S_IMODE(fsops.fstat(fd).st_mode) != mode:
+                return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return False
+    return True
 
 
 def same_file_system(now: str, then: str) -> bool:

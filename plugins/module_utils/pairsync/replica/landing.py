@@ -369,14 +369,16 @@ class Landing:
         parent, name = self._ground.tree.parent(action.path)
         status = fsops.lstat(parent, name)
         now = swap.seen(status)
-        mode_moved = have is not None and have.mode is not None and now.mode != have.mode
+        expected = self._ground.expected(action.path)
+        # Where permissions are not kept, the scan says what was agreed on, not what it saw.
+        known = {have.mode if have is not None else None, expected.mode if expected else None}
+        mode_moved = have is not None and have.mode is not None and now.mode not in known
         if want is None or have is None or now.kind != have.kind or mode_moved:
             return Swapped(swap.CHANGED)
         if want.mode is not None:
             # What is not synced stays: set-id bits, and those that a directory hands down.
             special = stat.S_IMODE(status.st_mode) & ~PERMISSION_BITS
             fsops.set_mode_at(parent, name, special | want.mode)
-        expected = self._ground.expected(action.path)
         after = swap.seen(fsops.lstat(parent, name))
         # The contents' digest still holds if nothing but the mode changed since the scan.
         digest = None

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any, Optional, TypeVar
 
 from .. import __version__
@@ -344,13 +344,17 @@ class LocalReplica:
             ) from error
 
     def _probe(self) -> int:
-        """The file system's own now, less one tick of its clock; in nanoseconds."""
+        """The file system's own now, less one tick of its clock, in nanoseconds.
+
+        Also finds out whether it keeps permissions.
+        """
         try:
             fd = fsops.open_note(_needed(self._state).fd, b"probe")
         except OSError:
             return 0  # trust nothing
         try:
             now = fsops.touch(fd)
+            self._rules = replace(self._rules, modes=guard.stores_modes(fd))
         finally:
             fsops.close(fd)
         return now - (TICK_NS if now % 1_000_000_000 else COARSE_TICK_NS)

@@ -69,7 +69,8 @@ class Scan:
 class Rules:
     """What the policy says about a scan. paths: restricts it to these subtrees, if any.
 
-    mounts, denied: what this host says itself, whatever the policy.
+    mounts, denied: what this host says itself, whatever the policy. modes: whether the file
+    system keeps permissions; where it does not, they are what was agreed on.
     """
 
     ignore: PathSet
@@ -77,6 +78,7 @@ class Rules:
     paths: tuple[bytes, ...] = ()
     mounts: frozenset[bytes] = frozenset()
     denied: Denied = Denied()  # noqa: RUF009 - never changed
+    modes: bool = True
 
     def hides(self, path: bytes) -> bool:
         """Tell whether what is at a path is invisible, where its directory is not."""
@@ -338,6 +340,8 @@ class _Walk:
     ) -> Entry:
         """The entry behind a packed fingerprint; reads or hashes only what the comparison needs."""
         kind, mode, size, mtime_ns = front_of_seen(record)
+        if not self.rules.modes:
+            mode = _agreed_mode(kind, before)
         if kind == DIR:
             return Entry(DIR, mode)
         try:
@@ -503,6 +507,12 @@ def seen_of(name: bytes, status: os.stat_result) -> bytes:
 def _may_point(status: os.stat_result) -> bool:
     """Tell whether this can be a pointer file: `latest` is as often a symlink."""
     return stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+
+
+def _agreed_mode(kind: int, before: Optional[Entry]) -> int:
+    if before is not None and before.kind == kind and before.mode is not None:
+        return before.mode
+    return 0o755 if kind == DIR else 0o644
 
 
 def _moved(before: os.stat_result, now: os.stat_result) -> bool:
