@@ -17,7 +17,7 @@ import threading
 from dataclasses import replace
 from typing import IO, NamedTuple, cast
 
-from ..model.errors import PairsyncError, UsageError
+from ..model.errors import EXIT_FATAL, PairsyncError, UsageError
 from ..model.spec import ReplicaSpec
 from ..replica.interface import Replica
 from ..replica.local import LocalReplica
@@ -123,9 +123,9 @@ def _key_options(name: str) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-def _with_key_if_there(spec: ReplicaSpec) -> ReplicaSpec:
-    there = spec.key and os.path.exists(os.path.expanduser(f"{KEYS}/{spec.key}"))
-    return spec if there else replace(spec, key="")
+def _has_key(spec: ReplicaSpec) -> bool:
+    """Tell whether the pair has a key of its own on this machine."""
+    return bool(spec.key) and os.path.exists(os.path.expanduser(f"{KEYS}/{spec.key}"))
 
 
 class StderrTail:
@@ -159,7 +159,7 @@ def start_ssh(spec: ReplicaSpec, command: list[str], *, batch: bool) -> subproce
     """
     try:
         return subprocess.Popen(
-            [*ssh_argv(_with_key_if_there(spec), batch=batch), *command],
+            [*ssh_argv(spec if _has_key(spec) else replace(spec, key=""), batch=batch), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -276,9 +276,12 @@ def explain(spec: ReplicaSpec, binary: str, code: int, said: str, printed: bytes
         return PairsyncError(
             kind,
             f"ssh to {host} failed: {last or 'no reason given'}",
-            _ADVICE[kind].format(host=host),
+            (_KEY_ADVICE if _has_key(spec) else _ADVICE).get(kind, _ADVICE[kind]).format(host=host),
             host,
         )
+    if _has_key(spec) and code == EXIT_FATAL and last.startswith("pairsync: "):
+        # The confined agent, in a sentence of its own.
+        return PairsyncError("policy", f"{host} refused: {last[len('pairsync: ') :]}", "", host)
     if printed:
         return PairsyncError(
             "noise",
@@ -299,4 +302,10 @@ _ADVICE = {
     "auth": "install a key for that account, or load it into the agent:"
     " `ssh {host} true` must work without a question",
     "unreachable": "check name, network and that sshd runs: `ssh {host} true` must work",
+}
+# Where the pair's own key was used.
+_KEY_ADVICE = {
+    "host_key": "if {host} was set up anew, install the pair's key again:"
+    " `ansible-playbook pairsync.fleet.keys`",
+    "auth": "install the pair's key again: `ansible-playbook pairsync.fleet.keys`",
 }
