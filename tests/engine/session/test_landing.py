@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from pairsync.replica import fsops, units
+from pairsync.replica import durable, fsops, units
 from pairsync.replica.local import LocalReplica
 from tests.engine.trees import Link, Pair, entries, read_tree, write_tree
 
@@ -339,3 +339,30 @@ def test_a_directory_that_lacks_something_replaces_no_file(local, before, failin
     assert set(results.values()) == {"held"}
     assert local.sync().exit == 0
     assert read_tree(local.b) == read_tree(local.a)
+
+
+# -- durable --------------------------------------------------------------------------------------
+
+
+def test_where_a_file_system_hides_errors_all_of_a_new_directory_is_synced(local, monkeypatch):
+    """Each file and directory, before anything has its name (P16)."""
+    monkeypatch.setattr(durable, "_tells", lambda __: False)
+    write_tree(local.a, {f"d/{number}/f": str(number) for number in range(durable.FEW)})
+    synced = set()
+    sync_file, rename = fsops.sync_file, fsops.rename_noreplace
+    named = []
+
+    def note(fd):
+        synced.add(os.fstat(fd).st_ino)
+        sync_file(fd)
+
+    def name(*arguments):
+        if arguments[3] == b"d":
+            named.append(set(synced))
+        return rename(*arguments)
+
+    monkeypatch.setattr(fsops, "sync_file", note)
+    monkeypatch.setattr(fsops, "rename_noreplace", name)
+    assert local.sync().exit == 0
+    (before,) = named
+    assert {path.stat().st_ino for path in [local.b / "d", *(local.b / "d").rglob("*")]} <= before

@@ -22,9 +22,11 @@ import itertools
 import stat
 from typing import Optional
 
-from ..model.entry import PERMISSION_BITS, STATE_NAME
+from ..model.entry import DIR, PERMISSION_BITS, STATE_NAME, Entry
+from ..model.errors import PairsyncError
 from ..model.policy import Retention
 from . import fsops
+from .durable import make_durable, sync_one
 from .late import Record, pinned
 from .rows import Seen
 from .state import State, remove_tree
@@ -115,18 +117,16 @@ class Backup:
         return directory
 
     def sync(self) -> None:
-        """Make the names of what was kept durable. Raises OSError."""
+        """Make the names of what was kept durable. Raises PairsyncError."""
         if self._tree is None or not self._touched:
             return
-        for path in sorted(self._touched):
-            with contextlib.suppress(FileNotFoundError):  # pruned by another pair's session
-                fsops.sync_file(self._tree.directory(path))
+        make_durable(self._tree, dict.fromkeys(self._touched, Entry(DIR)))
         fd = self._state.directory(b"backup")
         try:
-            fsops.sync_file(fd)
+            sync_one(fd)
         finally:
             fsops.close(fd)
-        fsops.sync_file(self._state.fd)
+        sync_one(self._state.fd)
         self._touched.clear()
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class Backup:
         if self._tree is None:
             return
         try:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(PairsyncError):
                 self.sync()
         finally:
             self._tree.close()

@@ -26,6 +26,7 @@ from . import fsops, swap
 from .backup import Backup
 from .contents import Done
 from .digest import digest_file
+from .durable import FEW, make_durable
 from .faults import as_fatal, of_file_system
 from .names import is_listed
 from .rows import Seen
@@ -33,9 +34,6 @@ from .stage import Owner, Stage, finish_dir, is_dir, owner_in
 from .swap import Aside, At, Swapped
 from .tree import Tree
 from .units import Unit, Units
-
-# Up to this many files are made durable one by one; more at once, by file system.
-FEW = 16
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,13 @@ class Ground:
 
 
 class Flush:
-    """A file system that is being made durable, in a thread of its own."""
+    """Staged objects that are being made durable, in a thread of its own."""
 
-    def __init__(self, fd: int) -> None:
-        """fd: anything on the file system; stays the caller's."""
-        self._fd = fsops.duplicate(fd)
-        self._done = False
-        self._error: Optional[OSError] = None
+    def __init__(self, fd: int, rows: dict[bytes, Optional[Entry]]) -> None:
+        """fd: the stage, stays the caller's; rows: as for make_durable, by staged name."""
+        self._tree = Tree(fsops.duplicate(fd))
+        self._rows = rows
+        self._error: Optional[Exception] = None
         self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
         self._thread.start()
 
@@ -74,23 +72,19 @@ class Flush:
         """Tell whether wait() returns at once."""
         return not self._thread.is_alive()
 
-    def wait(self) -> bool:
-        """Wait for it; False where files have to be made durable one by one.
-
-        Raises PairsyncError when it failed: nobody knows then what is durable.
-        """
+    def wait(self) -> None:
+        """Wait for it; raises PairsyncError when nobody knows what is durable."""
         self._thread.join()
         if self._error is not None:
             raise as_fatal(self._error) from self._error
-        return self._done
 
     def _run(self) -> None:
         try:
-            self._done = fsops.sync_file_system(self._fd)
-        except OSError as error:
+            make_durable(self._tree, self._rows)
+        except Exception as error:  # whoever waits is told
             self._error = error
         finally:
-            fsops.close(self._fd)
+            self._tree.close()
 
 
 class Batch(NamedTuple):
@@ -203,19 +197,24 @@ class Landing:
         """Begin to make staged objects durable; more can be staged meanwhile."""
         for unit in units:
             self._close_unit(unit)
-        stage = self._ground.stage
-        if units or len(actions) > FEW:
-            return Batch(actions, units, Flush(stage.fd))
-        stage.sync([self._units.staged_name(action) for action in actions])
+        rows = {self._units.staged_name(one): one.want for one in actions}
+        for unit in units:
+            rows.update(
+                (unit.staged_name(one.path), one.want)
+                for one in unit.actions
+                if one.number not in self.results  # could not be staged
+            )
+        if len(rows) > FEW:
+            return Batch(actions, units, Flush(self._ground.stage.fd, rows))
+        self._ground.stage.sync(rows)
         return Batch(actions, units)
 
     def complete(self, batch: Batch) -> None:
         """Wait until a batch is durable, then give its objects their names."""
         if not batch.actions and not batch.units:
             return
-        if batch.flush is not None and not batch.flush.wait():
-            stage = self._ground.stage
-            stage.sync([self._units.staged_name(action) for action in batch.actions])
+        if batch.flush is not None:
+            batch.flush.wait()
         with self._ground.locked():
             for unit in batch.units:
                 self._land_unit(unit)

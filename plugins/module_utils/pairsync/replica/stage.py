@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry
 from . import fsops
 from .contents import Proof
 from .digest import Digester, digest_bytes
+from .durable import make_durable
 from .rows import Seen
 from .swap import At, seen
 from .tree import Tree
@@ -106,18 +108,9 @@ class Stage:
         at = self.place(name)
         fsops.unlink(at.fd, at.name)
 
-    def sync(self, names: list[bytes]) -> None:
-        """Make staged files durable one by one."""
-        for name in names:
-            at = self.place(name)
-            try:
-                fd = fsops.open_file(at.fd, at.name)
-            except OSError:
-                continue  # a link, or a directory: durable with its name
-            try:
-                fsops.sync_file(fd)
-            finally:
-                fsops.close(fd)
+    def sync(self, rows: Mapping[bytes, Optional[Entry]]) -> None:
+        """Make staged objects durable: what is at which staged name."""
+        make_durable(self._tree, rows)
 
     def forget(self) -> None:
         """Close held directories, before one of them is moved."""
