@@ -424,7 +424,7 @@ def test_two_sessions_at_once(synced):
         ran = synced.sync("--lock-wait", "1")
         error = ran.report["error"]
         assert (ran.code, error["code"]) == (3, "locked")
-        assert re.search(r"in use by process \d+ on gpu[12] since ", ran.said)
+        assert re.search(r"in use by run \S+, process \d+ on gpu[12] since ", ran.said)
         assert "wait until that session ends" in error["next"]
         assert not (synced.b / "new").exists()
     finally:

@@ -28,11 +28,13 @@ from ..model.entry import STATE_NAME
 from ..model.errors import PairsyncError
 from ..model.report import display
 from . import fsops
+from .lock import PairLock
 
 REPLICA_SCHEMA = "pairsync.replica/1"
 
 _PLACE = b"place.json"
 _KEPT_IDS = 16
+_CREATE_SECONDS = 60
 _OTHERS_MAY_WRITE = 0o022
 # A directory keeps its inode number for life there, and a copy of it has another.
 _LASTING_INODES = frozenset(
@@ -134,8 +136,24 @@ def find(root_fd: int) -> Optional[State]:
 
 
 def create(root_fd: int, file_system: str, former: tuple[str, ...] = ()) -> State:
-    """Give a root its state directory and a new random id, durably; former: ids it had before."""
+    """Give a root its state directory and a new random id, durably; former: ids it had before.
+
+    Of sessions that do so at once, one makes the id, and the others find it.
+    """
     fd = _opened_dir(root_fd, STATE_NAME)
+    try:
+        lock = PairLock(fd, _shown(root_fd), _CREATE_SECONDS)
+    except BaseException:
+        fsops.close(fd)
+        raise
+    try:
+        return find(root_fd) or _created(root_fd, fsops.duplicate(fd), file_system, former)
+    finally:
+        lock.close()
+        fsops.close(fd)
+
+
+def _created(root_fd: int, fd: int, file_system: str, former: tuple[str, ...]) -> State:
     replica_id = secrets.token_hex(16)
     # The id comes last: once it is there, nobody makes the rest.
     _write(fd, b".gitignore", b"*\n")
