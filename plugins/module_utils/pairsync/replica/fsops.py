@@ -20,6 +20,7 @@ from typing import Callable, Optional, Union
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+_GET_UUID = 0x80111500  # FS_IOC_GETFSUUID, Linux 6.9
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a file that turns into a pipe must not hang its reader.
@@ -338,6 +339,18 @@ def real_path(fd: int) -> bytes:
 def volume_id(fd: int) -> int:
     """The id that the descriptor's file system gives for itself."""
     return os.fstatvfs(fd).f_fsid
+
+
+def volume_uuid(fd: int) -> str:
+    """The UUID of the descriptor's file system, as udev writes it; "" where it tells none."""
+    answer = bytearray(17)  # its length, then up to 16 bytes
+    try:
+        fcntl.ioctl(fd, _GET_UUID, answer)
+    except OSError:
+        return ""
+    digits = answer[1:].hex()
+    parts = digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
+    return "-".join(parts) if answer[0] == 16 else ""
 
 
 def free_bytes(fd: int) -> int:

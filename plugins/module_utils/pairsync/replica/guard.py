@@ -25,6 +25,8 @@ _MOUNTS = "/proc/self/mountinfo"
 _UUIDS = "/dev/disk/by-uuid"
 # Their statvfs id is made from the volume's UUID.
 _FSID_IS_UUID = frozenset({"ext2", "ext3", "ext4", "btrfs", "f2fs"})
+# With these options, flock is known to this host alone.
+_LOCAL_FLOCK = frozenset({"nolock", "local_lock=all", "local_lock=flock", "localflock"})
 
 
 class _Mount(NamedTuple):
@@ -35,6 +37,7 @@ class _Mount(NamedTuple):
     source: str
     root: bytes = b"/"
     device: bytes = b""
+    options: frozenset[str] = frozenset()
 
 
 def file_system(root_fd: int) -> str:
@@ -79,6 +82,18 @@ def same_file_system(now: str, then: str) -> bool:
     return kind == known_kind and (not volume or not known_volume or volume == known_volume)
 
 
+def flock_reaches_all(fd: int) -> bool:
+    """Tell whether flock keeps out other hosts that see the same files, as far as mounts tell."""
+    device = fsops.fstat(fd).st_dev
+    if device not in _flock:  # asked before every lock
+        mount = _holder(fsops.real_path(fd), _mounts())
+        _flock[device] = not mount.options & _LOCAL_FLOCK
+    return _flock[device]
+
+
+_flock: dict[int, bool] = {}
+
+
 def _volume(mount: _Mount, root_fd: int) -> str:
     # The same wherever it is asked: in a container, there are no names of disks.
     if mount.kind in _FSID_IS_UUID:
@@ -89,7 +104,7 @@ def _volume(mount: _Mount, root_fd: int) -> str:
             for name in os.listdir(_UUIDS):
                 if os.path.realpath(os.path.join(_UUIDS, name)) == device:
                     return name
-        return ""
+        return fsops.volume_uuid(root_fd)
     return mount.source if mount.kind.startswith(("nfs", "fuse", "cifs", "lustre", "ceph")) else ""
 
 
@@ -106,7 +121,14 @@ def _mounts() -> list[_Mount]:
         if len(fields) >= 5 and len(rest) >= 2:
             kind, source = rest[0].decode("ascii", "replace"), os.fsdecode(rest[1])
             found.append(
-                _Mount(_unescaped(fields[4]), kind, source, _unescaped(fields[3]), fields[2])
+                _Mount(
+                    _unescaped(fields[4]),
+                    kind,
+                    source,
+                    _unescaped(fields[3]),
+                    fields[2],
+                    frozenset(b",".join(rest[2:]).decode("ascii", "replace").split(",")),
+                )
             )
     return found
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ..model.errors import PairsyncError
-from . import fsops
+from . import fsops, guard
 from .lease import Lease
 
 _POLL_SECONDS = 0.1
@@ -110,7 +110,7 @@ def _taken(
     lock_fd: int, note_fd: int, directory_fd: int, what: str, wait: int, run: str
 ) -> Optional[Lease]:
     """Take a lock and sign it; return the lease that it is, if it is none of the kernel's."""
-    lease: Optional[Lease] = None
+    lease = None if guard.flock_reaches_all(lock_fd) else Lease(directory_fd, run)
 
     def taken() -> bool:
         nonlocal lease

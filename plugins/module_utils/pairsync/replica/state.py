@@ -117,9 +117,9 @@ def find(root_fd: int) -> Optional[State]:
         )
     for name, status in fsops.list_dir(fd):
         if not isinstance(status, OSError) and stat.S_ISLNK(status.st_mode):
-            error = _planted(fd, name)
+            planted = _planted(fd, name)
             fsops.close(fd)
-            raise error
+            raise planted
     marker = read_json(fd, b"replica.json")
     if marker is None:
         fsops.close(fd)
