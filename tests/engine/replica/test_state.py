@@ -119,3 +119,19 @@ def test_mounts_below_a_root_are_known(tmp_path, held):
     mount("-t", "tmpfs", "none", tmp_path / "d/with space")
     assert guard.mounts_below(held(tmp_path)) == {b"d/with space"}
     assert guard.mounts_below(held(tmp_path / "d/with space")) == frozenset()
+
+
+@pytest.mark.parametrize("kind", [b"vfat", b"cifs"])
+def test_a_file_system_without_owners_shows_modes_that_mean_nothing(
+    tmp_path, held, monkeypatch, kind
+):
+    fd = held(tmp_path / "root")
+    made = state.create(fd, "")
+    made.close()
+    (tmp_path / "root" / STATE).chmod(0o777)
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"36 35 8:1 / %s rw - %s /dev/x rw\n" % (os.fsencode(tmp_path), kind))
+    monkeypatch.setattr(guard, "_MOUNTS", str(table))
+    found = state.find(fd)
+    assert found.replica_id == made.replica_id
+    found.close()

@@ -25,6 +25,10 @@ _MOUNTS = "/proc/self/mountinfo"
 _UUIDS = "/dev/disk/by-uuid"
 # Their statvfs id is made from the volume's UUID.
 _FSID_IS_UUID = frozenset({"ext2", "ext3", "ext4", "btrfs", "f2fs"})
+# Made for a single user: owner and permissions of everything are options of the mount.
+_NO_OWNERS = frozenset(
+    {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "cifs", "smb3", "fuse"}
+)
 # With these options, flock is known to this host alone.
 _LOCAL_FLOCK = frozenset({"nolock", "local_lock=all", "local_lock=flock", "localflock"})
 
@@ -68,6 +72,11 @@ def stores_modes(fd: int) -> bool:
             raise
         return False
     return True
+
+
+def keeps_owners(fd: int) -> bool:
+    """Tell whether who may write is a matter of the file system, and not of how it is mounted."""
+    return _holder(fsops.real_path(fd), _mounts()).kind not in _NO_OWNERS
 
 
 def same_file_system(now: str, then: str) -> bool:

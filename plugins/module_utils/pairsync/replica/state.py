@@ -27,7 +27,7 @@ from typing import Any, Optional
 from ..model.entry import STATE_NAME
 from ..model.errors import PairsyncError
 from ..model.report import display
-from . import fsops
+from . import fsops, guard
 from .lock import PairLock
 
 REPLICA_SCHEMA = "pairsync.replica/1"
@@ -108,7 +108,7 @@ def find(root_fd: int) -> Optional[State]:
             f" and this is user {_user(os.geteuid())}",
             f"run as {_user(owner)}, or set `user: {_user(owner)}` for this tree",
         )
-    if fsops.fstat(fd).st_mode & _OTHERS_MAY_WRITE:
+    if fsops.fstat(fd).st_mode & _OTHERS_MAY_WRITE and guard.keeps_owners(root_fd):
         fsops.close(fd)
         raise PairsyncError(
             "root_identity",
