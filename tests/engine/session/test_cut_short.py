@@ -5,21 +5,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import threading
 
 import pytest
 
-from pairsync.model.errors import ProtocolError
 from pairsync.model.report import changed
 from pairsync.replica import fsops, receive
 from pairsync.replica.local import LocalReplica
-from pairsync.wire.frames import FrameReader, FrameWriter
-from pairsync.wire.handshake import await_agent, greet
-from pairsync.wire.remote import RemoteReplica
-from pairsync.wire.serve import serve
+from tests.engine.session.served import Served
 from tests.engine.trees import Pair, both_local, read_tree, write_tree
 
 NUMBER = 60
@@ -80,19 +74,12 @@ def test_the_disk_of_the_source_dies(pair):
     goes_on(pair)
 
 
-class Agent(LocalReplica):
-    """Takes so many files, then something happens. Served behind pipes, by a thread."""
+class Agent(Served):
+    """Takes so many files, then something happens."""
 
     def __init__(self, happens, after=45):
         super().__init__()
         self.happens, self.left = happens, after
-        to_agent, from_agent = os.pipe(), os.pipe()
-        self.fds = (*to_agent, *from_agent)
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-
-    def serve(self):
-        with contextlib.suppress(ProtocolError):
-            serve(self.fds[0], self.fds[3], self, "source")
 
     def feed(self, record):
         self.left -= 1
@@ -100,27 +87,11 @@ class Agent(LocalReplica):
             self.happens(self)
         super().feed(record)
 
-    def hang_up(self):
-        os.close(self.fds[1])
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        for fd in (self.fds[0], *self.fds[2:]):
-            os.close(fd)
-        return ""
-
-    def connected(self):
-        self.thread.start()
-        reader, writer = FrameReader(self.fds[2], "b"), FrameWriter(self.fds[1])
-        nonce = "0" * 32
-        greet(writer, nonce, "source")
-        await_agent(self.fds[2], reader, nonce, "b", "source")
-        return RemoteReplica(reader, writer, "b", self.hang_up)
-
 
 def goes_silent(agent):
     """The host is gone: all that it says from now on reaches nobody."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, agent.fds[3])
+    os.dup2(nowhere, agent.says)
     os.close(nowhere)
 
 

@@ -69,6 +69,7 @@ def make_durable(tree: Tree, rows: Mapping[bytes, Optional[Entry]]) -> None:
             directories.add(path)
         else:
             directories.discard(path)  # gone itself, with the names in it
+    tree.forget()  # directories may have changed places since it was used last
     if not rows or (len(files) + len(directories) > FEW and sync_all(tree.root_fd)):
         return
     # What was moved since it was read or landed may not be durable under its new name either;

@@ -156,6 +156,14 @@ class Replica(Protocol):
     def finish(self) -> list[Done]:
         """Swap everything in; what became of each action."""
 
+    def record_so_far(
+        self, commit: str, rows: list[tuple[bytes, Optional[Entry]]], coverage: str
+    ) -> str:
+        """Make some base rows durable and write them as the pending commit; return its checksum.
+
+        For another thread, at any time after the scan, also while contents come and go.
+        """
+
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, write it as the pending commit, return its checksum."""
 

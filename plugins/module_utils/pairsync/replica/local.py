@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
@@ -83,6 +84,9 @@ class LocalReplica:
         self._results: dict[int, Done] = {}
         self._lookup = Lookup({})
         self._interrupted = False
+        # Held by whoever changes the root or writes the base: a commit of what is done so far is
+        # written between two records of contents, never beside one.
+        self._turn = threading.Lock()
         self.weak = False
 
     @property
@@ -476,7 +480,8 @@ class LocalReplica:
 
     def feed(self, record: Record) -> None:
         """Take one record of contents."""
-        _needed(self._receiver).feed(record)
+        with self._turn:
+            _needed(self._receiver).feed(record)
 
     def news(self) -> list[Done]:
         """What became of actions since the last call."""
@@ -485,12 +490,31 @@ class LocalReplica:
     def finish(self) -> list[Done]:
         """Swap everything in; what became of each action."""
         receiver = _needed(self._receiver)
-        done = receiver.finish()
+        with self._turn:
+            done = receiver.finish()
         self._results = {one.number: one for one in done}
         self.weak = receiver.weak
         return done
 
     # -- recording ------------------------------------------------------------------------------
+
+    def record_so_far(
+        self, commit: str, rows: list[tuple[bytes, Optional[Entry]]], coverage: str
+    ) -> str:
+        """Make some base rows durable and write them as the pending commit."""
+        held, base = _needed(self._state), _needed(self._base)
+        self._may_write()
+        self._check_rows(rows, base)
+        with self._turn, self._root_locked():
+            make_durable(_needed(self._tree), dict(rows))
+            with self._writing_base():
+                checksum = base.write_pending(commit, rows, coverage)
+            # No marks: of these directories more is to come.
+            changed, gone = outcome.listings(
+                self._scan.listings, self._landed, dict(self._learned), self._before_ns
+            )
+            index.save(held.fd, self._in_session().pair_id, Index(changed), gone)
+        return checksum
 
     def record(self, recording: Recording) -> str:
         """Make the outcome durable, then write it as the pending commit."""
@@ -530,7 +554,7 @@ class LocalReplica:
         base = _needed(self._base)
         if base.commits.pending != commit:
             raise PairsyncError("protocol", "another commit is pending than the one to promote")
-        with self._writing_base():
+        with self._turn, self._writing_base():
             base.promote()
             state.note_original(self._pair_fd, _needed(self._state), self._root_fd)
         journal.write_peer(self._pair_fd, self._in_session().peer)

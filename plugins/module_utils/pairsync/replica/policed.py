@@ -227,6 +227,12 @@ class PolicedReplica:
         """See interface.Replica."""
         return self._inner.finish()
 
+    def record_so_far(
+        self, commit: str, rows: list[tuple[bytes, Optional[Entry]]], coverage: str
+    ) -> str:
+        """See interface.Replica."""
+        return self._inner.record_so_far(commit, rows, coverage)
+
     def record(self, recording: Recording) -> str:
         """See interface.Replica."""
         return self._inner.record(recording)

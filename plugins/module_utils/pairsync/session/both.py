@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, TypeVar
 T = TypeVar("T")
 U = TypeVar("U")
 
-_PATIENCE_SECONDS = 60.0  # for a step that hangs in a system call
+PATIENCE_SECONDS = 60.0  # for a step that hangs in a system call
 
 _Answer = tuple[int, Any, Optional[BaseException]]
 
@@ -50,7 +50,7 @@ def both(
                 raise error
     except BaseException:
         stop()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while left and time.monotonic() < deadline:
             try:
                 answers.get(timeout=0.1)

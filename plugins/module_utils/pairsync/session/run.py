@@ -44,6 +44,7 @@ from .events import (
     Results,
     ScanDone,
 )
+from .lagging import Lagging, Row
 from .opening import Bases, check_nested, check_roots, pair_id, same_file_system, settle_bases
 from .remarks import late_writes
 from .transfer import (
@@ -378,14 +379,18 @@ class _Session:
             self._moved[2:] = [_files(on_a + on_b), _bytes(on_a + on_b)]
             hold_pointers(items, ways, PathSet(self.spec.policy.last))
             order_crossing(*ways)
+            lagging = Lagging(items, ways, self._save, self._stop, self._abandon)
             try:
-                self._both(
-                    lambda: ways[0].run(self._count, lambda: self.stopped),
-                    lambda: ways[1].run(self._count, lambda: self.stopped),
-                )
+                with lagging:
+                    self._both(
+                        lambda: ways[0].run(self._count, lambda: self.stopped),
+                        lambda: ways[1].run(self._count, lambda: self.stopped),
+                    )
+                lagging.check()
             except BaseException:
                 # What was done stays done, and the report says so.
                 self.run.outcomes = outcomes_so_far(items, ways)
+                lagging.check()
                 raise
             finally:
                 self.run.contents_bytes = self._moved[1]
@@ -424,7 +429,20 @@ class _Session:
         if not news:
             return
         self.emit(Phase("record"))
-        sums = self._both(lambda: self.a.record(for_a), lambda: self.b.record(for_b))
+        self._agree(commit, lambda: self.a.record(for_a), lambda: self.b.record(for_b))
+
+    def _save(self, rows: list[Row]) -> None:
+        """Record what is done so far, under the coverage of the base as it was."""
+        commit, coverage = secrets.token_hex(16), self.coverage.text()
+        self._agree(
+            commit,
+            lambda: self.a.record_so_far(commit, rows, coverage),
+            lambda: self.b.record_so_far(commit, rows, coverage),
+        )
+
+    def _agree(self, commit: str, on_a: Callable[[], str], on_b: Callable[[], str]) -> None:
+        """Write a commit as pending on both sides, then make it current on both."""
+        sums = self._both(on_a, on_b)
         if sums[0] != sums[1]:
             raise PairsyncError(
                 "internal",

@@ -209,6 +209,15 @@ class RemoteReplica:
             raise ProtocolError(f"{self._host} claims to have what it was not sent", self._host)
         return Done(number, DONE, result.reason if result is not None else "", proof)
 
+    def record_so_far(
+        self, commit: str, rows: list[tuple[bytes, Optional[Entry]]], coverage: str
+    ) -> str:
+        """See interface.Replica."""
+        arguments = {"commit": commit, "coverage": coverage}
+        data = codec.write_list(rows, codec.write_row)
+        reply, __ = self._call("record_so_far", arguments, data)
+        return messages.field(reply, "checksum", str, self._host)
+
     def record(self, recording: Recording) -> str:
         """See interface.Replica."""
         rows = codec.write_list(recording.rows, codec.write_row)

@@ -43,8 +43,9 @@ _ORDER: dict[str, tuple[frozenset[int], Optional[int]]] = {
     "send": (_AFTER_SCAN, None),
     "receive": (frozenset((_SCANNED,)), _RECEIVING),
     "finish": (frozenset((_RECEIVING,)), _FINISHED),
+    "record_so_far": (_AFTER_SCAN, None),
     "record": (frozenset((_SCANNED, _FINISHED)), _RECORDED),
-    "promote": (frozenset((_RECORDED,)), None),
+    "promote": (_AFTER_SCAN | {_RECORDED}, None),
     "end": (_ANY, None),
 }
 # Each takes something on this host that only the end of the connection gives back.
@@ -91,6 +92,7 @@ class _Agent:
             "details": self._details,
             "receive": self._receive,
             "finish": self._finish,
+            "record_so_far": self._record_so_far,
             "record": self._record,
             "promote": self._promote,
             "end": self._end,
@@ -283,6 +285,14 @@ class _Agent:
         # What was simply done is the rule, and has nothing to say.
         told = [one for one in done if one.result != DONE or one.reason]
         return {"weak": self._replica.weak}, codec.write_list(told, codec.write_done)
+
+    def _record_so_far(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
+        checksum = self._replica.record_so_far(
+            messages.commit(arguments, _CLIENT),
+            codec.read_list(bulk, _CLIENT, codec.read_row),
+            messages.coverage(arguments, "coverage", _CLIENT),
+        )
+        return {"checksum": checksum}, b""
 
     def _record(self, __: int, arguments: dict[str, Any], bulk: bytes) -> _Answer:
         rows, more = _split(bulk, arguments, "rows")
