@@ -178,6 +178,31 @@ def set_link_owner(parent: int, name: bytes, uid: int, gid: int) -> None:
     os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
 
+def attribute_names(fd: int) -> list[str]:
+    """The names of an open file's extended attributes; none where there is no such thing."""
+    try:
+        return os.listxattr(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return []
+        raise
+
+
+def attribute(fd: int, name: str) -> Optional[bytes]:
+    """An extended attribute of an open file or directory; None when it has no such."""
+    try:
+        return os.getxattr(fd, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS):
+            return None
+        raise
+
+
+def set_attribute(fd: int, name: str, value: bytes) -> None:
+    """Set an extended attribute of an open file or directory."""
+    os.setxattr(fd, name, value)
+
+
 def set_mtime(fd: int, mtime_ns: int) -> None:
     """Set the modification time, in nanoseconds; the access time becomes the same."""
     os.utime(fd, ns=(mtime_ns, mtime_ns))

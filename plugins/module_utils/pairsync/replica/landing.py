@@ -23,6 +23,7 @@ from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops, swap
+from .attributes import Owner, of_new, of_replaced
 from .backup import Backup
 from .contents import Done
 from .digest import digest_file
@@ -30,7 +31,7 @@ from .durable import FEW, make_durable
 from .faults import as_fatal, of_file_system
 from .names import is_listed
 from .rows import Seen
-from .stage import Owner, Stage, finish_dir, is_dir, owner_in
+from .stage import Stage, finish_dir, is_dir
 from .swap import Aside, At, Swapped
 from .tree import Tree
 from .units import Unit, Units
@@ -112,6 +113,7 @@ class Landing:
         self.results: dict[int, Done] = {}
         self.staged: dict[int, Seen] = {}  # what was staged alone, by action number
         self.weak = False
+        self._lost: dict[int, list[str]] = {}  # what cannot be kept of what is replaced
 
     def settle(self, action: Action, done: Done) -> None:
         """Set an action's result."""
@@ -127,7 +129,7 @@ class Landing:
         found = self._owners.get(directory)
         if found is None:
             try:
-                found = owner_in(fsops.fstat(self._ground.tree.directory(directory)))
+                found = of_new(self._ground.tree.directory(directory))
             except OSError:
                 found = Owner()
             self._owners[directory] = found
@@ -140,10 +142,11 @@ class Landing:
             return unit.owner
         if action.have is not None:
             try:
-                parent, name = self._ground.tree.parent(action.path)
-                return owner_in(fsops.fstat(parent), fsops.lstat(parent, name))
+                kept = of_replaced(*self._ground.tree.parent(action.path))
             except OSError:
                 return Owner()
+            self._lost[action.number] = kept.lost
+            return kept
         return self.owner(parent_of(action.path))
 
     # -- large new directories ------------------------------------------------------------------
@@ -433,8 +436,12 @@ class Landing:
             self.fail(action, error)
             return False
         self.weak = self.weak or swapped.weak
-        self.settle(action, Done(0, SKIPPED if swapped.reason else DONE, swapped.reason))
-        return not swapped.reason
+        if swapped.reason:
+            self.settle(action, Done(0, SKIPPED, swapped.reason))
+            return False
+        lost = self._lost.get(action.number)
+        self.settle(action, Done(0, DONE, f"could not keep {' and '.join(lost)}" if lost else ""))
+        return True
 
 
 def held_for(absent: bytes) -> Done:

@@ -9,27 +9,19 @@ one rename. The stage is a directory of ours on the same file system as the root
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry
 from . import fsops
+from .attributes import Owner, give
 from .contents import Proof
 from .digest import Digester, digest_bytes
 from .durable import make_durable
 from .rows import Seen
 from .swap import At, seen
 from .tree import Tree
-
-
-class Owner(NamedTuple):
-    """Who an object belongs to where it will lie; -1 leaves it as it is."""
-
-    uid: int = -1
-    gid: int = -1
-    set_gid: bool = False
 
 
 class Incoming:
@@ -124,8 +116,7 @@ class Stage:
 
 def finish_file(fd: int, want: Entry, mtime_ns: int, digest: bytes, owner: Owner) -> Seen:
     """Set owner, time and mode of a staged file; return what it is now."""
-    if owner.uid >= 0 or owner.gid >= 0:
-        fsops.set_owner(fd, owner.uid, owner.gid)
+    give(fd, owner)
     fsops.set_mtime(fd, mtime_ns)
     status = fsops.fstat(fd)
     if status.st_mode & PERMISSION_BITS != _bits(want):
@@ -137,25 +128,8 @@ def finish_file(fd: int, want: Entry, mtime_ns: int, digest: bytes, owner: Owner
 
 def finish_dir(fd: int, want: Entry, owner: Owner) -> None:
     """Set owner and mode of a directory."""
-    if owner.uid >= 0 or owner.gid >= 0:
-        fsops.set_owner(fd, owner.uid, owner.gid)
+    give(fd, owner)
     fsops.set_mode(fd, _bits(want) | (stat.S_ISGID if owner.set_gid else 0))
-
-
-def owner_in(parent: os.stat_result, replaced: Optional[os.stat_result] = None) -> Owner:
-    """The owner an object gets where it lands: the replaced one's, else what its directory says.
-
-    Only root can give files away. Who is in the group of a set-group-id directory follows it;
-    for anybody else the group stays what it is.
-    """
-    set_gid = bool(parent.st_mode & stat.S_ISGID)
-    if os.geteuid() == 0:
-        model = replaced if replaced is not None else parent
-        if model.st_uid == 0 and model.st_gid == os.getegid():
-            return Owner(set_gid=set_gid)
-        return Owner(model.st_uid, model.st_gid, set_gid)
-    follows = set_gid and parent.st_gid != os.getegid() and parent.st_gid in os.getgroups()
-    return Owner(-1, parent.st_gid if follows else -1, set_gid)
 
 
 def is_dir(entry: Optional[Entry]) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ..reconcile.actions import Action, new_tops
+from .attributes import Owner
 from .rows import Seen
-from .stage import Owner
 
 # A new directory with more than this in it appears empty and is filled.
 MOST_ENTRIES = 10_000

@@ -202,8 +202,10 @@ def _outcome(item: Item, results: list[Done]) -> Outcome:
         if done.result != DONE:
             return Outcome(item, done.result, done.reason, size)
     grew = any(done.proof is not None and done.proof.grew for done in results)
-    reason = "grew while it was read; the rest follows next time" if grew else ""
-    return Outcome(item, DONE, reason, size)
+    said = [done.reason for done in results if done.reason]
+    if grew:
+        said.append("grew while it was read; the rest follows next time")
+    return Outcome(item, DONE, "; ".join(said), size)
 
 
 def planned(items: list[Item]) -> list[Outcome]:
