@@ -128,3 +128,23 @@ def test_our_own_name_at_any_depth_is_nobody_s(pair):
     assert pair.sync().exit == 0
     assert (pair.a / "d" / STATE / "x").read_text() == "1"
     assert (pair.b / "d" / STATE).read_text() == "a file of that name"
+
+
+def test_a_session_leaves_no_descriptor_behind(tmp_path, before):
+    pair = Pair(tmp_path / "pair")
+    write_tree(pair.a, {"d/e/f": "1", "g": "2"})
+    write_tree(pair.b, {"h/i": "3"})
+    counts = []
+    for number in range(4):
+        write_tree(pair.a, {"d/e/f": f"{number} from a", f"new{number}/x": "4"})
+        write_tree(pair.b, {"h/i": f"{number} from b"})
+        write_tree(pair.a, {"large": os.urandom(3 << 20)})
+        if number % 2:
+            before("write", interrupt, when=lambda __, data: len(data) == 1 << 20)
+        assert pair.sync().exit == (3 if number % 2 else 0)
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert max(counts) <= counts[0], counts
+
+
+def interrupt():
+    raise KeyboardInterrupt

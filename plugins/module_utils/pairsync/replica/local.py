@@ -597,6 +597,9 @@ class LocalReplica:
 
     def close(self) -> None:
         """Let go of everything, whatever happened before; what was staged and not used goes."""
+        if self._receiver is not None:
+            self._receiver.close()
+            self._receiver = None
         if self._stage is not None and self._state is not None and self._beginning is not None:
             self._stage.close()
             self._stage = None

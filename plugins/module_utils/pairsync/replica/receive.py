@@ -316,6 +316,11 @@ class Receiver:
         self._ground.backup.sync()
         return [self._result(action) for action in self._actions.values()]
 
+    def close(self) -> None:
+        """Let go of the root, and of a file that did not come to its end."""
+        self._drop_incoming()
+        self._ground.tree.close()
+
     def _land_new(self, *, wait: bool) -> None:
         """Land the batch before, and begin with what has come since; wait: land that as well."""
         ready, units = self._ready, self._ready_units
