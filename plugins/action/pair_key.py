@@ -141,7 +141,7 @@ class ActionModule(ActionBase):
         try:
             let_in = self._let_in(about, keys)
         except FailedPartError:
-            if made["changed"]:
+            if made["changed"] and not rotate:
                 self._on(self._here, {**about, "do": "drop_key"})
             raise
         part = {**about, "do": "settle", "host_keys": let_in["host_keys"], "rotate": rotate}
@@ -182,7 +182,7 @@ class ActionModule(ActionBase):
         if not (let_in["changed"] or made["changed"]) and "does not open" in problem:
             return f"{what} ({reason}); nothing was changed"
         # What worked before a rotation still does.
-        kept = [made["public_key"]] if about["rotate"] and not problem.count("ignores") else []
+        kept = [made["public_key"]] if made["next_key"] and "ignores" not in problem else []
         self._on(self._there, {"do": "let_in", **self._access, "keys": kept})
         if not kept:
             self._on(self._here, {**about, "do": "drop_key"})

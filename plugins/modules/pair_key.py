@@ -219,15 +219,15 @@ def replica_id(root: str) -> str:
 def make_key(module: AnsibleModule, part: dict[str, Any]) -> dict[str, Any]:
     """On host a: see that there is a key, and for a rotation the one that follows."""
     key = keyring.key_of(part["name"])
-    missing = [one for one in (key, key.following)[: 1 + part["rotate"]] if not one.public]
-    made = missing[:1] if key in missing else missing  # a key that is new needs no rotation
+    # What a rotation that was cut short has left is not taken for a new key.
+    made = [key.following] if part["rotate"] and key.public else [] if key.public else [key]
     for one in made if not module.check_mode else []:
         one.make(f"pairsync:{part['name']}")
     return {
         "changed": bool(made),
         "key": str(key.path),
         "public_key": key.public,
-        "next_key": key.following.public if part["rotate"] else "",
+        "next_key": key.following.public if key.following in made else "",
         "account": keyring.account(part["plain"]),
         "replica": replica_id(from_home(part["root"], pwd.getpwuid(os.geteuid()))),
         # Where nothing is to be made, the address is known already.
