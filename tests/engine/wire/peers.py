@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from pairsync.model.spec import PairSpec, ReplicaSpec
 from pairsync.replica.interface import Replica
 from pairsync.replica.local import LocalReplica
 from pairsync.session.run import Options, run_session
-from pairsync.wire import messages
-from pairsync.wire.frames import HELLO, Frame, FrameReader, FrameWriter
-from pairsync.wire.handshake import await_agent, greet, own_greeting
+from pairsync.wire.frames import Frame, FrameReader, FrameWriter
+from pairsync.wire.handshake import await_agent, greet
 from pairsync.wire.remote import RemoteReplica
 
 NONCE = "0123456789abcdef" * 2
@@ -90,47 +88,3 @@ def sync(a: Path, b: Path, replica_b: Replica, state: Path, **options: object) -
     )  # fmt: skip
     local = LocalReplica("source", str(state))
     return run_session(spec, lambda: (local, replica_b), Options(**options), lambda __: None)
-
-
-@contextmanager
-def impostor(serve: Callable[[FrameReader, FrameWriter], None]) -> Iterator[RemoteReplica]:
-    """A peer that greets as an agent does, and then does what a test says, in a thread.
-
-    Yields the replica that a session believes in.
-    """
-    to_peer, from_peer = os.pipe(), os.pipe()
-    theirs = FrameReader(to_peer[0], "the session"), FrameWriter(from_peer[1], "the session")
-
-    def run() -> None:
-        hello = theirs[0].read()
-        nonce = messages.decode(hello.payload, "the session")["nonce"]
-        os.write(from_peer[1], f"PAIRSYNC {nonce}\n".encode())
-        theirs[1].put(HELLO, 0, messages.encode(own_greeting("source")._asdict()))
-        try:
-            serve(*theirs)
-        finally:
-            theirs[1].close()
-            os.close(from_peer[1])
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    reader, writer = FrameReader(from_peer[0], "gpu2"), FrameWriter(to_peer[1], "gpu2")
-    greet(writer, NONCE, "source")
-    await_agent(from_peer[0], reader, NONCE, "gpu2", "source")
-    hung_up: list[bool] = []
-
-    def hang_up() -> str:
-        if not hung_up:
-            hung_up.append(True)
-            os.close(to_peer[1])
-        return ""
-
-    try:
-        yield RemoteReplica(reader, writer, "gpu2", hang_up)
-    finally:
-        writer.fail(EOFError())
-        writer.close()
-        hang_up()
-        thread.join(20)
-        assert not thread.is_alive(), "the peer was left hanging"
-        os.close(to_peer[0])

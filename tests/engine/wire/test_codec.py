@@ -270,12 +270,22 @@ def test_numbers_of_items_take_no_memory_before_the_items_are_there():
         tracemalloc.stop()
 
 
-def test_a_short_list_cannot_unfold_to_more_than_a_call_may_hold(monkeypatch):
-    monkeypatch.setattr(codec, "MOST_BULK", 1 << 20)
+def test_a_short_list_cannot_unfold_to_much_more_than_was_sent():
     long = path(*[b"n" * 255] * 1000)
     again = path(b"n", shared=999)
-    with pytest.raises(ProtocolError, match="a list of paths that is too long"):
-        read("path", listed(long, *[again] * 100))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="a list of paths that is too long"):
+            read("path", listed(long, *[again] * 10_000))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tree_as_deep_as_any_is_no_such_list():
+    deep = b"/".join([b"directory"] * 1000)
+    paths = [deep + b"/%d" % number for number in range(1000)]
+    assert read("path", codec.write_list(paths, codec.write_path)) == paths
 
 
 def test_reasons_reach_no_terminal_as_they_were_sent():

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,12 +17,11 @@ import time
 import pytest
 
 from pairsync.model.entry import FILE, Entry
-from pairsync.model.errors import ProtocolError
 from pairsync.reconcile.actions import Action
 from pairsync.replica.contents import Begin, End, Piece, Proof, Whole
 from pairsync.wire import codec, messages
 from pairsync.wire.frames import BULK, CALL, CONTENTS, FAIL, HELLO, REPLY
-from tests.engine.wire.peers import Wire, agent, impostor, remote, sync
+from tests.engine.wire.peers import Wire, agent, remote, sync
 
 SECRET = b"what nobody asked for"
 SIZE = len(SECRET)
@@ -273,121 +271,6 @@ def test_a_real_agent_serves_a_session(roots, tmp_path):
     assert names(a) == names(b) == {"kept", "big", "sub", "other"}
     assert (b / "big").read_bytes() == (a / "big").read_bytes()
     assert run.wire_bytes > 3 << 20
-
-
-def opened(path):
-    return {
-        "host": "x", "path": path, "user": "me", "version": "0", "build": "source",
-        "replica_id": "f" * 32, "identity": "x:1:1", "missing": False, "parent": True,
-        "ancestors": [], "former": [], "peers": [], "clock_ns": 0,
-    }  # fmt: skip
-
-
-def played(changes, *, contents=(), then=None):
-    """An agent that lists these changes and sends these records, whatever it is asked for."""
-
-    def serve(reader, writer):
-        while True:
-            frame = reader.read()
-            if frame is None:
-                return
-            if frame.type != CALL:
-                continue
-            operation = json.loads(frame.payload)["op"]
-            reply, data = {}, b""
-            if operation in ("open", "create"):
-                reply = opened("/b")
-            elif operation == "begin":
-                reply = {"current": "", "pending": "", "rows": 0, "sound": True}
-            elif operation == "scan":
-                dropped = codec.write_list([], codec.write_path)
-                data = dropped + codec.write_list(changes, codec.write_change)
-                reply = {"entries": 1, "seconds": 0.0, "dropped": len(dropped), "late": 0}
-            elif operation == "send":
-                for record in contents:
-                    writer.put(CONTENTS, frame.number, codec.encode_record(record))
-            if then is not None and operation == then[0]:
-                then[1](writer, frame.number)
-                continue
-            writer.put_bulk(frame.number, data)
-            writer.put(REPLY, frame.number, messages.encode(reply))
-
-    return serve
-
-
-def change(path=b"new", size=SIZE, digest=None):
-    return codec.Change(path, None, Entry(FILE, 0o644, size, 0, digest))
-
-
-@pytest.mark.parametrize(
-    "contents",
-    [
-        [Whole(9, Proof(SIZE, 0, DIGEST), SECRET)],
-        [Begin(0, 10), Piece(0, SECRET), End(0, Proof(SIZE, 0, DIGEST))],
-        [Whole(0, Proof(SIZE, 0, DIGEST), SECRET)] * 2,
-        [Whole(0, Proof(SIZE, 0, b"w" * 32), SECRET)],
-        [Begin(0, SIZE), Piece(0, SECRET)],
-    ],
-    ids=["not asked for", "too long", "twice", "wrong digest", "without an end"],
-)
-def test_a_sender_cannot_bring_in_what_was_not_planned(roots, tmp_path, contents):
-    (roots[0] / "kept").unlink()
-    with impostor(played([change()], contents=contents)) as b:
-        run = sync(roots[0], tmp_path / "b", b, tmp_path / "state")
-        b.close()
-    assert run.error is None or run.error.code == "protocol"
-    assert run.error is not None or run.outcomes[0].result == "failed"
-    assert names(roots[0]) == set()
-    assert staged(roots[0]) == set()
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        lambda writer, number: writer.put(REPLY, number + 1, b"{}"),
-        lambda writer, number: writer.put(BULK, number + 1, b"x"),
-        lambda writer, number: writer.put(CONTENTS, number, b"x"),
-        lambda writer, number: writer.put(CALL, number, b"{}"),
-        lambda writer, number: writer.put(REPLY, number, b"[]"),
-        lambda writer, number: writer.put(REPLY, number, b"{}"),
-        lambda writer, number: writer.put(REPLY, number, b"{" * 100_000),
-        lambda writer, number: writer.put(FAIL, number, b"{}"),
-        lambda writer, number: writer.put(REPLY, number, b'{"entries":-1,"dropped":-5}'),
-        lambda writer, __: os.write(writer._fd, b"Connection to gpu2 closed.\n"),
-        lambda writer, __: os.write(writer._fd, b"\0\0\0\5\3"),
-    ],
-)
-def test_every_wrong_answer_is_a_protocol_error_and_nothing_is_written(roots, tmp_path, message):
-    class GoneError(Exception):
-        pass
-
-    def misbehave(writer, number):
-        message(writer, number)
-        raise GoneError  # what broke off in the middle of a frame ends with the peer
-
-    def serve(reader, writer):
-        with contextlib.suppress(GoneError):
-            played([change()], then=("scan", misbehave))(reader, writer)
-
-    with impostor(serve) as b:
-        run = sync(roots[0], tmp_path / "b", b, tmp_path / "state")
-    assert run.error is not None
-    assert run.error.code == "protocol"
-    assert names(roots[0]) == {"kept"}
-
-
-@pytest.mark.parametrize("key", list(opened("/b")))
-def test_every_field_of_a_replica_s_description_is_checked(key):
-    right = opened("/b")
-    assert messages.read_opened(right, "gpu2").path == "/b"
-    values = [None, 1.5, {}, [1], "x" * 9000, "x", 1, True]
-    for wrong in values:
-        if type(wrong) is type(right[key]) and wrong not in ("x" * 9000, [1]):
-            continue  # right for this field
-        with pytest.raises(ProtocolError):
-            messages.read_opened({**right, key: wrong}, "gpu2")
-    with pytest.raises(ProtocolError):
-        messages.read_opened({k: v for k, v in right.items() if k != key}, "gpu2")
 
 
 def test_an_error_of_a_peer_is_shown_as_one_printable_line():

@@ -174,9 +174,10 @@ def same_file_system(spec: PairSpec, a: Replica, b: Replica) -> bool:
     """With one id at both ends: True if both hosts see one directory, else PairsyncError."""
     nonce = secrets.token_hex(16)
     a.shares(nonce, write=True)
-    if b.shares(nonce, write=False):
+    found = b.shares(nonce, write=False)
+    # Who finds it takes it away: what a still has, b has not seen, whatever it says.
+    if not a.shares(nonce, write=False) and found:
         return True
-    a.shares(nonce, write=False)
     raise PairsyncError(
         "replica_cloned",
         f"{spec.a.display} and {spec.b.display} carry the same id, but are different directories",

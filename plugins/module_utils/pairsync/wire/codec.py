@@ -29,7 +29,15 @@ from ..model.errors import ProtocolError
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..reconcile.actions import Action
 from ..replica.contents import Begin, Done, End, Piece, Proof, Record, Unsent, Whole
-from .limits import MOST_BULK, MOST_DEPTH, MOST_NAME, MOST_RECORDS, MOST_SIZE, MOST_TARGET
+from .limits import (
+    MOST_DEPTH,
+    MOST_NAME,
+    MOST_RECORDS,
+    MOST_SIZE,
+    MOST_TARGET,
+    MOST_TIMES,
+    UNFOLDED,
+)
 from .messages import printable
 
 _U32 = struct.Struct("!I")
@@ -190,7 +198,7 @@ class Reader:
         path = b"/".join(parts)
         # A few bytes can repeat a long path: what they unfold to is limited as well.
         self._unfolded += len(path)
-        if self._unfolded > MOST_BULK:
+        if self._unfolded > UNFOLDED + MOST_TIMES * len(self._data):
             raise self.fault("a list of paths that is too long")
         return path
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 MOST_FRAME = 2 << 20  # bytes of one frame
 MOST_HELLO = 4 << 10  # bytes of the frame by which an end introduces itself
-MOST_BULK = 1 << 30  # bytes of binary data kept at a time, and of all paths in one list
+MOST_BULK = 1 << 30  # bytes of binary data kept at a time
+UNFOLDED = 16 << 20  # bytes that the paths of any list may come to
+MOST_TIMES = 128  # as many bytes as were sent, its paths may come to beyond that
 MOST_REPORT = 16 << 20  # bytes of a session's report
 MOST_NESTING = 32  # levels of one JSON value
 MOST_DIGITS = 24  # of one number in JSON

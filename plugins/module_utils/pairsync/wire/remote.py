@@ -17,7 +17,7 @@ from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..model.report import display
 from ..reconcile.actions import Action
-from ..replica.contents import Done, End, Proof, Record, Whole
+from ..replica.contents import Begin, Done, End, Piece, Proof, Record, Whole
 from ..replica.interface import BaseState, Beginning, Opened, Recording, Scanned
 from . import codec, messages
 from .frames import BEAT, BULK, CALL, CONTENTS, FAIL, REPLY, Frame, FrameReader, FrameWriter
@@ -141,16 +141,37 @@ class RemoteReplica:
         listed = codec.write_list(wanted, codec.write_wanted)
         __, answers = self._start("send", {}, listed, streams=True)
         asked = {number for number, __ in wanted}
+        large, left = -1, 0  # the file that has begun, and how much of it may still come
         while True:
             got = self._next(answers)
             if not isinstance(got, bytes):
+                if large >= 0:
+                    raise self._broken_stream("ended inside a file")
                 return
             for record in codec.decode_records(got, self._host):
                 if record.number not in asked:
-                    raise ProtocolError(
-                        f"{self._host} sent a file that nobody asked for", self._host
-                    )
+                    raise self._broken_stream("holds a file that nobody asked for")
+                if isinstance(record, Begin):
+                    if large >= 0:
+                        raise self._broken_stream("holds a file inside another one")
+                    large, left = record.number, record.size
+                elif large not in (-1, record.number) or (
+                    isinstance(record, (Piece, End)) and large < 0
+                ):
+                    raise self._broken_stream("holds a piece of a file that has not begun")
+                elif isinstance(record, Piece):
+                    left -= len(record.data)
+                    if left < 0:
+                        raise self._broken_stream("holds more of a file than it said")
+                elif isinstance(record, Whole) and large >= 0:
+                    raise self._broken_stream("holds a file twice")
+                else:
+                    asked.discard(record.number)
+                    large = -1
                 yield record
+
+    def _broken_stream(self, what: str) -> ProtocolError:
+        return ProtocolError(f"the stream of contents from {self._host} {what}", self._host)
 
     def receive(self, actions: list[Action], incomplete: list[bytes]) -> None:
         """See interface.Replica."""
