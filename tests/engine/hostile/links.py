@@ -89,6 +89,11 @@ class Link:
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive(), "an end of the link hangs"
+        # Whoever still reads must not find the numbers of these sockets in use by something else.
+        for thread in threading.enumerate():
+            if thread.name.startswith("frames "):
+                thread.join(30)
+                assert not thread.is_alive(), f"{thread.name} hangs"
         for end in (self._session, self._agent, *self._ends):
             end.close()
         os.close(self._stop)
