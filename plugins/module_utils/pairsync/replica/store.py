@@ -42,11 +42,18 @@ def connect(
     database = sqlite3.connect(
         f"/proc/self/fd/{directory_fd}/{name}", isolation_level=None, check_same_thread=False
     )
-    database.execute("PRAGMA locking_mode=EXCLUSIVE")
-    database.execute(f"PRAGMA journal_mode={'DELETE' if durable else 'TRUNCATE'}")
-    database.execute(f"PRAGMA synchronous={'EXTRA' if durable else 'OFF'}")
-    database.execute("PRAGMA mmap_size=0")
-    database.executescript(schema)
+    try:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute(f"PRAGMA journal_mode={'DELETE' if durable else 'TRUNCATE'}")
+        database.execute(f"PRAGMA synchronous={'EXTRA' if durable else 'OFF'}")
+        database.execute("PRAGMA mmap_size=0")
+        database.executescript(schema)
+    except UnicodeDecodeError as error:  # what SQLite says of a schema quotes from it
+        database.close()
+        raise sqlite3.DatabaseError("the file's schema is damaged") from error
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
 
 
