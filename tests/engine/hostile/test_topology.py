@@ -60,16 +60,17 @@ def test_a_marker_on_another_file_system_is_not_believed(synced, disk):
 
 
 @pytest.mark.root
-def test_a_mount_that_comes_and_goes_with_another_device_number_is_the_same(local, disk):
+def test_a_mount_that_comes_and_goes_with_another_device_number_is_the_same(local, disk, mounted):
     image = disk(local.b)
     (local.b / "lost+found").rmdir()
     write_tree(local.a, TREE)
     assert local.sync().exit == 0
     device = local.b.stat().st_dev
+    os.sync()
+    other = shutil.copy(image, local.home / "other.img")
+    mounted("-o", "loop", other, local.home / "aside")  # while the first one has its number
     unmount(local.b)
-    other = local.home / "other.img"
-    shutil.copy(image, other)
-    mount("-o", "loop", other, local.b)
+    mount("--move", local.home / "aside", local.b)
     assert local.b.stat().st_dev != device
     write_tree(local.b, {"d/g": "changed"})
     assert local.sync().exit == 0
