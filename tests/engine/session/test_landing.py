@@ -366,3 +366,35 @@ def test_where_a_file_system_hides_errors_all_of_a_new_directory_is_synced(local
     assert local.sync().exit == 0
     (before,) = named
     assert {path.stat().st_ino for path in [local.b / "d", *(local.b / "d").rglob("*")]} <= before
+
+
+# -- growing files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 5, 1 << 20, (4 << 20) + 7, 6 << 20])
+@pytest.mark.parametrize("more", [3, 5 << 20])
+def test_what_a_file_continues_needs_no_backup(local, size, more):
+    write_tree(local.a, {"log": os.urandom(size), "other": os.urandom(size + 1)})
+    assert local.sync().exit == 0
+    with (local.a / "log").open("ab") as log:
+        log.write(os.urandom(more))
+    other = (local.b / "other").read_bytes()
+    (local.a / "other").write_bytes(b"x" + os.urandom(size + more))
+    assert local.sync().exit == 0
+    assert len(local.backups()) == 2  # until the next session, for who still writes into it
+    (local.a / "new").write_text("1")
+    assert local.sync().exit == 0
+    assert local.backups() == {other}
+
+
+def test_what_is_written_into_a_log_that_was_continued_is_kept(local):
+    write_tree(local.a, {"log": "one\n"})
+    assert local.sync().exit == 0
+    with (local.a / "log").open("ab") as log:
+        log.write(b"two\n")
+    with (local.b / "log").open("ab") as log:
+        assert local.sync().exit == 0
+        log.write(b"late\n")
+    for warnings in (1, 0):
+        assert len(local.sync().report["warnings"]) == warnings
+        assert local.backups() == {b"one\nlate\n"}

@@ -24,18 +24,42 @@ class Digester:
     Every feed but the last must hold a whole number of leaves when the length is above 4 MiB.
     """
 
-    def __init__(self, size: int) -> None:
-        """size: length of the contents, in bytes."""
+    def __init__(self, size: int, prefix: int = 0) -> None:
+        """size: length of the contents, in bytes; prefix: of the part that is hashed as well."""
         self._tree = size > FLAT_LIMIT
         self._hash = hashlib.sha256()
+        self._prefix_tree = prefix > FLAT_LIMIT
+        self._prefix_left = prefix
+        self._prefix_hash = hashlib.sha256()
 
     def feed(self, data: bytes) -> None:
         """Add the next bytes."""
         if not self._tree:
             self._hash.update(data)
+            self._feed_prefix(data, b"")
             return
         for start in range(0, len(data), LEAF):
-            self._hash.update(hashlib.sha256(data[start : start + LEAF]).digest())
+            leaf = data[start : start + LEAF]
+            digest = hashlib.sha256(leaf).digest()
+            self._hash.update(digest)
+            self._feed_prefix(leaf, digest)
+
+    def _feed_prefix(self, data: bytes, digest: bytes) -> None:
+        """Add what belongs to the prefix; digest: of data, when that is one leaf."""
+        if not self._prefix_left:
+            return
+        part = data[: self._prefix_left]
+        self._prefix_left -= len(part)
+        if not self._prefix_tree:
+            self._prefix_hash.update(part)
+        elif len(part) == len(data):
+            self._prefix_hash.update(digest)  # an append reuses the leaves before it
+        else:
+            self._prefix_hash.update(hashlib.sha256(part).digest())
+
+    def prefix_digest(self) -> Optional[bytes]:
+        """The digest of the prefix alone; None while it is not complete."""
+        return self._prefix_hash.digest() if not self._prefix_left else None
 
     def digest(self) -> bytes:
         """The digest of everything fed, 32 bytes."""

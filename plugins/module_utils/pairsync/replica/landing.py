@@ -43,7 +43,8 @@ class Ground:
 
     expected: what the scan saw at a path. locked: holds the root for a moment. landed: is told
     what is at a path now (None: nothing). beat: shows that there is progress.
-    replica: what this one is called in names of copies.
+    replica: what this one is called in names of copies. brief: a backup for what need not be kept
+    longer than until the next session; without one all is kept alike.
     """
 
     tree: Tree
@@ -55,6 +56,7 @@ class Ground:
     landed: Callable[[bytes, Optional[Seen]], None]
     beat: Callable[[], None]
     replica: bytes = b""
+    brief: Optional[Backup] = None
 
 
 class Flush:
@@ -112,6 +114,7 @@ class Landing:
         self._absent: list[Action] = []  # directories that could not be made
         self.results: dict[int, Done] = {}
         self.staged: dict[int, Seen] = {}  # what was staged alone, by action number
+        self.continued: set[int] = set()  # what replaces a file and begins with all of it
         self.weak = False
         self._lost: dict[int, list[str]] = {}  # what cannot be kept of what is replaced
 
@@ -344,7 +347,11 @@ class Landing:
         )
 
     def _aside(self, action: Action) -> Aside:
-        return Aside(action.path, self._ground.backup, self._ground.replica)
+        ground = self._ground
+        backup = ground.backup
+        if ground.brief is not None and action.number in self.continued:
+            backup = ground.brief
+        return Aside(action.path, backup, ground.replica)
 
     def _note_landed(self, action: Action, place: At) -> None:
         want = action.want

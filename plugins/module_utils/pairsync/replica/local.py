@@ -21,6 +21,7 @@ from ..model.entry import FILE, PROBLEM, Change, Entry, is_below, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
+from ..model.policy import Retention
 from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops, guard, index, journal, late, outcome, state
@@ -78,6 +79,7 @@ class LocalReplica:
         self._receiver: Optional[Receiver] = None
         self._stage: Optional[Stage] = None
         self._backup: Optional[Backup] = None
+        self._brief: Optional[Backup] = None  # for what is kept until the next session
         self._landed: dict[bytes, Optional[Seen]] = {}
         self._learned: dict[bytes, bytes] = {}
         self._trusted: dict[bytes, Listing] = {}  # of directories the index did not know
@@ -459,10 +461,11 @@ class LocalReplica:
         self._may_write()
         refusals = refused(actions, self._scan, self._rules)
         self._stage = Stage(held.directory(b"stage", beginning.pair_id.encode("ascii")))
-        drop_brief(held, beginning.pair_id)
         check_room(held, beginning.pair_id, beginning.policy.backup, actions)
         run = run_name(beginning.run, beginning.policy.backup, beginning.pair_id)
         self._backup = Backup(held, run)
+        brief = run_name(beginning.run, Retention(enabled=False), beginning.pair_id)
+        self._brief = Backup(held, brief) if brief != run else None
         lookup = Lookup(self._scan.listings)
         ground = Ground(
             tree=Tree(fsops.duplicate(self._root_fd)),
@@ -474,6 +477,7 @@ class LocalReplica:
             landed=self._landed.__setitem__,
             beat=self._beat,
             replica=os.fsencode(beginning.label),
+            brief=self._brief,
         )
         self._receiver = Receiver(ground, actions, incomplete, refusals)
         self._receiver.start()
@@ -605,10 +609,10 @@ class LocalReplica:
             self._stage = None
             with contextlib.suppress(OSError):
                 self._clear_stage()
-        for held in (self._backup, self._base, self._lock, self._tree, self._state):
+        for held in (self._backup, self._brief, self._base, self._lock, self._tree, self._state):
             if held is not None:
                 held.close()
-        self._backup = self._base = self._lock = self._tree = self._state = None
+        self._backup = self._brief = self._base = self._lock = self._tree = self._state = None
         for fd in (self._pair_fd, self._root_fd):
             if fd >= 0:
                 fsops.close(fd)

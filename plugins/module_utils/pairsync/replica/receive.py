@@ -23,6 +23,7 @@ from ..model.report import display
 from ..reconcile.actions import Action
 from . import fsops
 from .contents import Begin, Done, End, Piece, Proof, Record, Whole
+from .digest import digest_bytes
 from .landing import Batch, Ground, Landing, held_for
 from .names import judge
 from .rows import Seen
@@ -197,7 +198,9 @@ class Receiver:
                 # Nobody has looked whether there is room for what is more than planned.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             name = self._units.staged_name(action)
-            incoming = self._ground.stage.begin_file(name, want, record.size)
+            before = _before(action, record.size)
+            prefix = before.size if before is not None else 0
+            incoming = self._ground.stage.begin_file(name, want, record.size, prefix)
             self._incoming = (record.number, incoming)
         elif isinstance(record, Whole):
             if self._agrees(action, want, record.proof):
@@ -206,6 +209,10 @@ class Receiver:
                 name = self._units.staged_name(action)
                 stage = self._ground.stage
                 seen = stage.write_file(name, arrived, record.proof, record.data, owner)
+                before = _before(action, len(record.data))
+                if before is not None:
+                    begins_with = digest_bytes(record.data[: before.size])
+                    self._note_continued(action, before, begins_with)
                 self._verified(action, arrived, seen, record.proof)
         elif isinstance(record, End):
             self._take_end(action, want, record)
@@ -234,7 +241,15 @@ class Receiver:
                 seen = finish_file(incoming.fd, arrived, proof.mtime_ns, proof.digest, owner)
         finally:
             fsops.close(incoming.fd)
+        before = _before(action, record.proof.size)
+        if before is not None:
+            self._note_continued(action, before, incoming.prefix_digest())
         self._verified(action, arrived, seen, record.proof)
+
+    def _note_continued(self, action: Action, before: Entry, prefix: Optional[bytes]) -> None:
+        """Note a file that begins with all that it replaces: that needs no backup."""
+        if prefix == before.digest:
+            self._landing.continued.add(action.number)
 
     def _agrees(self, action: Action, want: Entry, proof: Proof) -> bool:
         """Tell whether these are the contents that the plan was made for."""
@@ -314,6 +329,8 @@ class Receiver:
         self._landing.delete([one for one in left if _goes_last(one)], held)
         self._land_late()
         self._ground.backup.sync()
+        if self._ground.brief is not None:
+            self._ground.brief.sync()
         return [self._result(action) for action in self._actions.values()]
 
     def close(self) -> None:
@@ -427,6 +444,14 @@ class Receiver:
         if done.result != DONE:
             return done
         return Done(action.number, DONE, done.reason, self._proofs.get(action.number))
+
+
+def _before(action: Action, size: int) -> Optional[Entry]:
+    """The file that one of so many bytes replaces, if it may be a continuation of that."""
+    have = action.have
+    if have is None or have.kind != FILE or have.digest is None or have.size > size:
+        return None
+    return have
 
 
 def _goes_last(action: Action) -> bool:

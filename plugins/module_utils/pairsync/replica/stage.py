@@ -27,11 +27,14 @@ from .tree import Tree
 class Incoming:
     """A large file that is being received."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        """fd: the staged file, taken over. size: the most that may come, in bytes."""
+    def __init__(self, fd: int, size: int, prefix: int = 0) -> None:
+        """fd: the staged file, taken over. size: the most that may come, in bytes.
+
+        prefix: length of the beginning whose digest is of interest as well, at most size.
+        """
         self.fd = fd
         self.left = size
-        self._digester = Digester(size)
+        self._digester = Digester(size, prefix)
 
     def write(self, data: bytes) -> bool:
         """Add the next bytes; False when there are more than announced."""
@@ -45,6 +48,10 @@ class Incoming:
     def digest(self) -> Optional[bytes]:
         """The digest of all that came; None when something is missing."""
         return self._digester.digest() if not self.left else None
+
+    def prefix_digest(self) -> Optional[bytes]:
+        """The digest of the beginning, once that has come."""
+        return self._digester.prefix_digest()
 
 
 class Stage:
@@ -72,10 +79,10 @@ class Stage:
         finally:
             fsops.close(fd)
 
-    def begin_file(self, name: bytes, want: Entry, size: int) -> Incoming:
-        """Begin to stage a large file."""
+    def begin_file(self, name: bytes, want: Entry, size: int, prefix: int = 0) -> Incoming:
+        """Begin to stage a large file; size and prefix as for Incoming."""
         at = self.place(name)
-        return Incoming(fsops.create_file(at.fd, at.name, _bits(want)), size)
+        return Incoming(fsops.create_file(at.fd, at.name, _bits(want)), size, prefix)
 
     def write_link(self, name: bytes, want: Entry, owner: Owner) -> Seen:
         """Stage a symlink."""
