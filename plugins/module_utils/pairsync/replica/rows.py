@@ -9,11 +9,13 @@ a directory in which nothing changed is recognised by comparing two byte strings
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-from ..model.entry import FILE, LINK, Entry
+from ..model.entry import FILE, LINK, PERMISSION_BITS, Entry
 
 NO_DIGEST = bytes(32)
 
@@ -32,6 +34,17 @@ front_of_seen = struct.Struct("<2xBIQq").unpack_from
 # name length, kind, mode, size; digest (files), then target length and target (links), then name.
 _AGREED = struct.Struct("<HBIQ")
 _LENGTH = struct.Struct("<H")
+
+
+def seen_of(name: bytes, status: os.stat_result) -> bytes:
+    """The packed fingerprint of a regular file or a symlink."""
+    link = stat.S_ISLNK(status.st_mode)
+    return (
+        pack_seen(
+            len(name), LINK if link else FILE, 0 if link else status.st_mode & PERMISSION_BITS,
+            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+        ) + name
+    )  # fmt: skip
 
 
 class Seen(NamedTuple):

@@ -10,7 +10,6 @@ base's and its fingerprint is not one whose digest we know.
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
 from dataclasses import dataclass, field
@@ -40,7 +39,8 @@ from . import fsops, guard
 from .base import Base
 from .digest import digest_file
 from .index import Index, agreement
-from .rows import NO_DIGEST, Listing, front_of_seen, pack_seen, records
+from .pointers import Pointers
+from .rows import NO_DIGEST, Listing, front_of_seen, pack_seen, records, seen_of
 
 _MOUNTED = "another file system is mounted there"
 # Below this depth a directory is a problem, so that descriptors stay bounded; what lies in the
@@ -112,7 +112,7 @@ def scan(
 
 
 class _Walk:
-    """One scan in progress: its result so far and the pointer files to look at again."""
+    """One scan in progress."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class _Walk:
         self.index = index
         self.progress = progress
         self.found = Scan()
-        self.pointers: list[tuple[bytes, bytes, os.stat_result]] = []
+        self.pointers = Pointers(root_fd, rules.last)
         self.inner: list[bytes] = []  # names of the directories in the one packed last
         self.unmarked: set[bytes] = set()  # compared, and found to agree
 
@@ -162,7 +162,7 @@ class _Walk:
                 continue
             stack.append((inner_fd, inner, self._subdirs(inner)))
         self._check_mounts()
-        self._check_pointers()
+        self.pointers.check(self.found.changes, self.found.listings)
         found = self.found
         if self.base is not None:
             found.marks = {
@@ -229,9 +229,9 @@ class _Walk:
             if mark is not None and mark == agreement(whole, self.base.packed(path)):
                 found.listings[path] = whole
                 return
-        if self.rules.last and self._watch_pointers(fd, path, listed):
+        if self.rules.last and self.pointers.watch(fd, path, listed):
             # A pointer is stat'ed before the listing: what it names was there by then.
-            listed = self._with_pointers(fsops.list_dir(fd), path)
+            listed = self.pointers.among(fsops.list_dir(fd), path)
             listing, others = self._pack(listed, path)
             digests = self._known_digests(listing, stored)
         found.listings[path] = self._compare(fd, path, listing, digests, others)
@@ -382,101 +382,6 @@ class _Walk:
         parent = path.rpartition(b"/")[0]
         self.unmarked.discard(parent)
 
-    def _watch_pointers(
-        self, fd: int, path: bytes, listed: list[tuple[bytes, fsops.Listed]]
-    ) -> bool:
-        prefix = path + b"/" if path else b""
-        found = False
-        for name, status in listed:
-            if isinstance(status, OSError) or not _may_point(status):
-                continue
-            if self.rules.last.matches(prefix + name):
-                try:
-                    self.pointers.append((path, name, fsops.lstat(fd, name)))
-                except OSError:
-                    continue
-                found = True
-        return found
-
-    def _with_pointers(
-        self, listed: list[tuple[bytes, fsops.Listed]], path: bytes
-    ) -> list[tuple[bytes, fsops.Listed]]:
-        """A listing in which pointer files have the stat taken before it."""
-        held = {name: status for where, name, status in self.pointers if where == path}
-        return [(name, held.get(name, status)) for name, status in listed]
-
-    def _check_pointers(self) -> None:
-        """Mark what has to wait because a pointer changed while its subtree was walked.
-
-        That is the pointer itself, and every deletion around it: the version it had when it was
-        looked at may name what has gone since.
-        """
-        changes = self.found.changes
-        for path, name, before in self.pointers:
-            full = path + b"/" + name if path else name
-            change = changes.get(full)
-            if change is None:
-                continue
-            now = self._lstat(path, name)
-            if now is None or _moved(before, now):
-                changes[full] = change._replace(unsettled=True)
-        gone = [path for path, change in changes.items() if change.after is None]
-        if not gone or not self.rules.last:
-            return
-        # Looked for only around deletions, so that directories known by their mark cost nothing.
-        moving: dict[bytes, bool] = {}
-        for path in gone:
-            if self._is_moving(parent_of(path), moving):
-                changes[path] = changes[path]._replace(unsettled=True)
-
-    def _is_moving(self, path: bytes, known: dict[bytes, bool]) -> bool:
-        """Tell whether a pointer in a directory, or in one above it, is not as it was listed."""
-        climbed: list[bytes] = []
-        found = False
-        while path not in known and not found:
-            climbed.append(path)
-            found = self._has_moved(path)
-            if not path:
-                break
-            path = parent_of(path)
-        found = found or known.get(path, False)
-        known.update(dict.fromkeys(climbed, found))
-        return found
-
-    def _has_moved(self, path: bytes) -> bool:
-        listing = self.found.listings.get(path)
-        if listing is None:
-            return False
-        prefix = path + b"/" if path else b""
-        for name, record in records(listing.seen):
-            if record[2] == DIR or not self.rules.last.matches(prefix + name):
-                continue
-            now = self._lstat(path, name)
-            if now is None or not _may_point(now) or seen_of(name, now) != record:
-                return True
-        return False
-
-    def _lstat(self, path: bytes, name: bytes) -> Optional[os.stat_result]:
-        """What is in a directory under a name now; None when that cannot be told."""
-        try:
-            fd = self._open(path)
-            try:
-                return fsops.lstat(fd, name)
-            finally:
-                if fd != self.root_fd:
-                    fsops.close(fd)
-        except OSError:
-            return None
-
-    def _open(self, path: bytes) -> int:
-        fd = self.root_fd
-        for part in path.split(b"/") if path else ():
-            inner = fsops.open_dir(fd, part)
-            if fd != self.root_fd:
-                fsops.close(fd)
-            fd = inner
-        return fd
-
 
 def hash_unchanged(fd: int, name: bytes, record: bytes) -> Optional[bytes]:
     """The digest of a file that has the packed fingerprint before and after it is read.
@@ -493,35 +398,10 @@ def hash_unchanged(fd: int, name: bytes, record: bytes) -> Optional[bytes]:
         fsops.close(file_fd)
 
 
-def seen_of(name: bytes, status: os.stat_result) -> bytes:
-    """The packed fingerprint of a regular file or a symlink."""
-    link = stat.S_ISLNK(status.st_mode)
-    return (
-        pack_seen(
-            len(name), LINK if link else FILE, 0 if link else status.st_mode & PERMISSION_BITS,
-            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-        ) + name
-    )  # fmt: skip
-
-
-def _may_point(status: os.stat_result) -> bool:
-    """Tell whether this can be a pointer file: `latest` is as often a symlink."""
-    return stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
-
-
 def _agreed_mode(kind: int, before: Optional[Entry]) -> int:
     if before is not None and before.kind == kind and before.mode is not None:
         return before.mode
     return 0o755 if kind == DIR else 0o644
-
-
-def _moved(before: os.stat_result, now: os.stat_result) -> bool:
-    return (before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
-        now.st_ino,
-        now.st_size,
-        now.st_mtime_ns,
-        now.st_ctime_ns,
-    )
 
 
 def _problem_entry(reason: str) -> Entry:
