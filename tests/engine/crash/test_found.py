@@ -38,12 +38,14 @@ def test_staged_files_of_other_pairs_stay_and_a_dry_run_removes_nothing(pair, dr
     assert {path.name for path in stage.iterdir()} == left
 
 
-def test_a_peer_is_remembered_although_the_session_died_right_after_its_commit(pair):
-    """Else nothing would tell an unmounted root from one that was never synced."""
+def test_both_ends_are_remembered_although_the_session_died_right_after_its_commit(pair):
+    """Else nothing would tell an unmounted root, or a copy of one, from one that is new."""
     for root in pair.roots:
-        for file in (root / STATE / "pairs").glob("*/peer.json"):
-            file.unlink()
+        for name in ("peer", "place"):
+            for file in (root / STATE / "pairs").glob(f"*/{name}.json"):
+                file.unlink()
     assert quiet(pair.sync())
+    assert all(list((root / STATE / "pairs").glob("*/place.json")) for root in pair.roots)
     for root, other in (pair.roots, pair.roots[::-1]):
         (file,) = (root / STATE / "pairs").glob("*/peer.json")
         assert json.loads(file.read_text())["path"] == str(other)

@@ -330,7 +330,7 @@ class LocalReplica:
                 self._base.drop_pending()
         if self._base.commits.current:
             # Also after a session that died between its commit and this.
-            journal.write_peer(self._pair_fd, beginning.peer)
+            self._remember_ends()
 
     @contextlib.contextmanager
     def _writing_base(self) -> Iterator[None]:
@@ -560,7 +560,11 @@ class LocalReplica:
             raise PairsyncError("protocol", "another commit is pending than the one to promote")
         with self._turn, self._writing_base():
             base.promote()
-            state.note_original(self._pair_fd, _needed(self._state), self._root_fd)
+        self._remember_ends()
+
+    def _remember_ends(self) -> None:
+        """Write down which directory this replica is, and who the other one is."""
+        state.note_original(self._pair_fd, _needed(self._state), self._root_fd)
         journal.write_peer(self._pair_fd, self._in_session().peer)
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
