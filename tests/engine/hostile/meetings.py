@@ -92,7 +92,9 @@ def meet_agent(a: Path, tree: Tree, knobs: Knobs | None = None, **policy: object
 
 
 @contextlib.contextmanager
-def meet_session(knobs: Knobs | None = None) -> Iterator[tuple[Session, list[Exception]]]:
+def meet_session(
+    knobs: Knobs | None = None, *, greeted: bool = True
+) -> Iterator[tuple[Session, list[Exception]]]:
     """A session of peer.py, connected to a real agent; and how the agent ended, afterwards."""
     to_agent, from_agent = os.pipe(), os.pipe()
     ends: list[Exception] = []
@@ -109,7 +111,8 @@ def meet_session(knobs: Knobs | None = None) -> Iterator[tuple[Session, list[Exc
     thread.start()
     session = Session(from_agent[0], to_agent[1], knobs)
     try:
-        session.hello(PROTOCOL)
+        if greeted:
+            session.hello(PROTOCOL)
         yield session, ends
     finally:
         os.close(to_agent[1])

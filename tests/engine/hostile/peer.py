@@ -221,6 +221,11 @@ class Peer:
             if kind != BEAT:
                 return kind, number, payload
 
+    def read_to_the_end(self) -> None:
+        """Read on until the other end hangs up, which raises."""
+        while True:
+            self.read_frame()
+
     def tell(self, kind: int, number: int, data: bytes, value: Any) -> None:
         """A message with the data that belongs to it."""
         number = self.knob("frame.number", number)

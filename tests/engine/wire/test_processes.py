@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Peers that break the protocol, and peers that die: nothing of theirs appears in a tree."""
+"""Agents and sessions as processes, and what is left when one of them dies."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 
 from pairsync.model.entry import FILE, Entry
 from pairsync.reconcile.actions import Action
-from pairsync.replica.contents import Begin, End, Piece, Proof, Whole
+from pairsync.replica.contents import Begin, Piece
 from pairsync.wire import codec, messages
-from pairsync.wire.frames import BULK, CALL, CONTENTS, FAIL, HELLO, REPLY
+from pairsync.wire.frames import BULK, CALL, CONTENTS, FAIL
 from tests.engine.wire.peers import Wire, agent, remote, sync
 
 SECRET = b"what nobody asked for"
@@ -45,9 +45,6 @@ def names(root):
 
 def staged(root):
     return set(root.glob(".pairsync/stage/*/*"))
-
-
-# -- a session that misbehaves, and a real agent -------------------------------------------------
 
 
 class Client(Wire):
@@ -120,130 +117,6 @@ def new_file(number=1, path=b"new", digest=None, size=SIZE):
     return Action(number, path, Entry(FILE, 0o644, size, 0, digest), None, 0)
 
 
-@pytest.mark.parametrize(
-    "records",
-    [
-        [Whole(2, Proof(SIZE, 0, DIGEST), SECRET)],
-        [Begin(2, 10)],
-        [Piece(1, SECRET)],
-        [End(1, Proof(SIZE, 0, DIGEST))],
-        [Begin(1, 10), Piece(1, SECRET)],
-        [Begin(1, 100), Begin(1, 100)],
-        [Whole(1, Proof(SIZE, 0, DIGEST), SECRET)] * 2,
-    ],
-    ids=["not asked for", "not asked for, large", "not begun", "only its end", "too long",
-         "begun twice", "twice"],
-)  # fmt: skip
-def test_contents_that_break_the_protocol_end_the_transfer(client, roots, records):
-    number = client.receive(new_file())
-    client.send(number, *records)
-    assert client.answer()["code"] == "protocol"
-    client.call("finish")
-    assert client.answer()["code"] == "protocol"
-    client.process.stdin.close()
-    client.process.wait(10)
-    assert names(roots[1]) == set()
-    assert staged(roots[1]) == set()
-
-
-@pytest.mark.parametrize(
-    "records,reason",
-    [
-        ([Whole(1, Proof(SIZE, 0, b"w" * 32), SECRET)], "arrived damaged"),
-        ([Whole(1, Proof(5, 0, DIGEST), SECRET)], "arrived damaged"),
-        ([Begin(1, 50), Piece(1, SECRET), End(1, Proof(50, 0, DIGEST))], "arrived damaged"),
-        ([Begin(1, 21), Piece(1, SECRET), End(1, Proof(21, 0, b"w" * 32))], "arrived damaged"),
-        ([], "its contents did not arrive"),
-    ],
-    ids=["wrong digest", "wrong size", "too short", "wrong digest, large", "nothing"],
-)
-def test_contents_that_are_not_what_was_vouched_for_get_no_name(client, roots, records, reason):
-    number = client.receive(new_file())
-    client.send(number, *records)
-    client.call("finish")
-    bulk = client.data()
-    [done] = codec.read_list(bulk.payload, "b", codec.read_done)
-    assert done.result != "done"
-    assert done.reason == reason
-    assert names(roots[1]) == set()
-
-
-def test_contents_other_than_the_plan_s_get_no_name(client, roots):
-    number = client.receive(new_file(digest=hashlib.sha256(b"as planned").digest()))
-    client.send(number, Whole(1, Proof(SIZE, 0, DIGEST), SECRET))
-    client.call("finish")
-    [done] = codec.read_list(client.data().payload, "b", codec.read_done)
-    assert done.result == "skipped"
-    assert names(roots[1]) == set()
-
-
-def test_nothing_is_written_through_a_symlink(client, roots, tmp_path):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (roots[1] / "way").symlink_to(outside)
-    number = client.receive(new_file(path=b"way/out"))
-    client.send(number, Whole(1, Proof(SIZE, 0, DIGEST), SECRET))
-    client.call("finish")
-    [done] = codec.read_list(client.data().payload, "b", codec.read_done)
-    assert done.result != "done"
-    assert list(outside.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "operation,arguments",
-    [
-        ("open", {}), ("open", {"path": 1}), ("open", {"path": "p" * 9000}),
-        ("shares", {"nonce": "../x", "write": True}), ("shares", {"nonce": "abc", "write": 1}),
-        ("begin", {}), ("begin", {"pair_id": "../../x"}),
-        ("scan", {}), ("scan", {"base": "destroy"}),
-        ("details", {"files": -1}), ("details", {"files": 99}), ("details", {"files": "0"}),
-        ("receive", {"actions": True}), ("receive", {"actions": 10**30}),
-        ("record", {"commit": "c", "rows": 0}), ("record", {"commit": 5, "rows": 0, "leave": []}),
-        ("record", {"commit": "c", "rows": 4, "leave": ["1"]}),
-        ("promote", {}), ("end", {"status": []}), ("forget", {"pair_id": ".."}),
-        ("forget", {}), ("forget", {"pair_id": "é"}),
-        ("remove everything", {}), ("", {}), (None, {}), ("__init__", {}),
-    ],
-)  # fmt: skip
-def test_every_wrong_argument_of_a_call_is_a_protocol_error(client, roots, operation, arguments):
-    client.call(operation, **arguments)
-    assert client.answer()["code"] == "protocol"
-    client.call("scan", base="keep")
-    assert "entries" in client.answer(), "the agent still answers"
-    assert names(roots[1]) == set()
-
-
-def test_calls_in_the_wrong_order_are_refused(roots, tmp_path):
-    for operation, arguments, data in (
-        ("create", {}, b""),
-        ("scan", {"base": "keep"}, b""),
-        ("finish", {}, b""),
-        ("promote", {"commit": "c"}, b""),
-        ("receive", {"actions": 4}, bytes(8)),
-        ("record", {"commit": "c", "rows": 4, "leave": []}, bytes(8)),
-        ("shares", {"nonce": "abc", "write": True}, b""),
-        ("end", {"status": {}}, b""),
-    ):
-        with agent(tmp_path / "state") as process:
-            client = Client(process)
-            client.call(operation, data, **arguments)
-            answer = client.answer()
-            assert answer.get("code", "protocol") in ("protocol", "root_missing"), operation
-    assert not (roots[1] / ".pairsync").exists()
-
-
-@pytest.mark.parametrize("kind", [HELLO, REPLY, FAIL])
-def test_an_agent_ends_when_it_gets_what_only_agents_send(client, kind):
-    client.writer.put(kind, 1, b"{}")
-    assert client.process.wait(10) == 3
-
-
-def test_an_agent_keeps_data_of_a_few_calls_only(client):
-    for number in range(100, 120):
-        client.writer.put(BULK, number, b"x")
-    assert client.process.wait(10) == 3
-
-
 def test_an_agent_ends_with_its_session(client, roots):
     number = client.receive(new_file(size=10 << 20))
     client.send(number, Begin(1, 10 << 20), Piece(1, b"x" * 1000))
@@ -255,9 +128,6 @@ def test_an_agent_ends_with_its_session(client, roots):
     client.process.wait(10)
     assert staged(roots[1]) == set()
     assert names(roots[1]) == set()
-
-
-# -- an agent that misbehaves or dies, and a real session ----------------------------------------
 
 
 def test_a_real_agent_serves_a_session(roots, tmp_path):
