@@ -34,6 +34,7 @@ COLLECTION = Path(".collections/ansible_collections/pairsync/fleet")
 # The commands that tests run, and the Debian packages that bring them.
 PACKAGES = {
     "chattr": "e2fsprogs",
+    "faketime": "faketime",
     "fusermount3": "fuse3",
     "git": "git",
     "ip": "iproute2",

@@ -260,6 +260,8 @@ class Machine(RuleBasedStateMachine):
                     assert new_a.get(path) == b.get(path), path
         if not policy:
             self.check_conflicts(a, b, new_a, new_b, left)
+        self.check_report(a, b, new_a, new_b, result)
+        self.check_backup(was, (new_a, new_b), (a, b))
         self.check_base(new_a, new_b, left)
 
     def check_conflicts(self, a, b, new_a, new_b, left: set[str]) -> None:
@@ -276,6 +278,39 @@ class Machine(RuleBasedStateMachine):
             for path, entry in tree.items():
                 if any(path == top or inside(path, top) for top in tops):
                     assert new.get(path) == entry, path
+
+    def check_report(self, a, b, new_a, new_b, result: Result) -> None:
+        """P12, P37: what is at a path was at it, on one side; what changed is what is told."""
+        for old, new, other, way in ((a, new_a, b, "b->a"), (b, new_b, a, "a->b")):
+            told = {
+                part.path.decode()
+                for outcome in result.run.outcomes
+                if outcome.item.decision == way and outcome.result == "done"
+                for part in outcome.item.parts
+            }
+            for path in all_paths(old, new):
+                now = new.get(path)
+                assert same_contents(now, old.get(path)) or same_contents(now, other.get(path)), (
+                    path
+                )
+                assert (path in told) == (not minis.equal(old.get(path), now)), (path, way)
+        for outcome in result.run.outcomes:
+            waits = outcome.item.decision in ("a->b", "b->a") and outcome.result != "done"
+            assert not waits or outcome.reason, outcome
+
+    def check_backup(self, was, new, old) -> None:
+        """P32: the very object that was replaced or deleted is in the backup, as it was."""
+        for root, prints, tree, before in zip(self.pair.roots, was, new, old, strict=True):
+            for path, entry in before.items():
+                if entry.kind == DIR or same_contents(entry, tree.get(path)):
+                    continue
+                kept = [*root.glob(f"{STATE}/backup/*/{path}")]
+                kept += root.glob(f"{STATE}/backup/*/{STATE}/*/{path}")
+                inode, mode, *__, mtime_ns, ___ = prints[path]
+                assert (inode, mode, mtime_ns) in {
+                    (found.st_ino, found.st_mode, found.st_mtime_ns)
+                    for found in map(os.lstat, kept)
+                }, path
 
     def check_base(self, new_a, new_b, left: set[str]) -> None:
         """P4, P7, P8: both bases are one, and hold what both sides agree on."""

@@ -12,34 +12,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.engine.model.edits import STEPS, operate, scratch
 from tests.engine.trees import STATE, Pair, entries
 
 pytestmark = pytest.mark.needs("unison")
 
-PATHS = ["f", "g", "d", "d/f", "d/g", "d/e", "d/e/f"]
-OPERATIONS = ["write", "write", "delete", "make_dir", "rename", "link", "chmod", "swap"]
-
 # `changed  <-?-> deleted    d/f  `, as `unison -batch` lists what it leaves.
 SKIPPED = re.compile(r"^\s*skipped: (.+?) \(.*\)$")
-
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from("ab"),
-        st.sampled_from(OPERATIONS),
-        st.sampled_from(PATHS),
-        st.sampled_from(PATHS),
-    ),
-    max_size=6,
-)
 
 
 class Unison:
@@ -70,36 +56,6 @@ class Unison:
         return {match[1] for match in found if match}
 
 
-def operate(root: Path, operation: str, path: str, other: str, token: bytes) -> None:
-    """One edit of a person; nothing when it is not possible there."""
-    spot, target = root / path, root / other
-    if not is_dir(spot.parent):
-        return
-    there = os.path.lexists(spot)
-    if operation == "write" and not is_dir(spot):
-        spot.unlink(missing_ok=True)
-        spot.write_bytes(token)
-    elif operation == "delete":
-        remove(spot)
-    elif operation == "make_dir" and not there:
-        spot.mkdir()
-    elif operation == "rename" and there and not os.path.lexists(target) and is_dir(target.parent):
-        if not other.startswith(path + "/"):
-            spot.rename(target)
-    elif operation == "link" and not there:
-        spot.symlink_to("nowhere")
-    elif operation == "chmod" and there and not spot.is_symlink() and not is_dir(spot):
-        spot.chmod(0o600 if spot.stat().st_mode & 0o077 else 0o644)
-    elif operation == "swap" and there:
-        was_dir = is_dir(spot)
-        remove(spot)
-        if was_dir:
-            spot.write_bytes(token)
-        else:
-            spot.mkdir()
-            (spot / "inner").write_bytes(token)
-
-
 def alone(steps):
     """The steps of a round, without changes of permissions where somebody edits as well."""
     edited = {path for __, operation, *paths in steps if operation != "chmod" for path in paths}
@@ -109,17 +65,6 @@ def alone(steps):
         if step[1] != "chmod"
         or not any(one == step[2] or step[2].startswith(one + "/") for one in edited)
     ]
-
-
-def is_dir(spot: Path) -> bool:
-    return spot.is_dir() and not spot.is_symlink()
-
-
-def remove(spot: Path) -> None:
-    if is_dir(spot):
-        shutil.rmtree(spot)
-    else:
-        spot.unlink(missing_ok=True)
 
 
 def visible(root: Path) -> dict[str, object]:
@@ -141,9 +86,7 @@ def test_same_trees_and_same_conflicts_in_many_histories(rounds):
 
 
 def compare(rounds) -> None:
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    home = Path(tempfile.mkdtemp(prefix="pairsync-oracle-", dir=place))
-    try:
+    with scratch() as home:
         ours, theirs = Pair(home / "ours"), Unison(home / "theirs")
         number = 0
         for steps in rounds:
@@ -162,5 +105,3 @@ def compare(rounds) -> None:
             assert mine == conflicts, listed
             for our_root, their_root in zip(ours.roots, theirs.roots, strict=True):
                 assert visible(our_root) == visible(their_root)
-    finally:
-        shutil.rmtree(home)

@@ -258,6 +258,24 @@ def test_two_late_edits_lie_beside_each_other(place, monkeypatch, edit):
     assert reason == f"{swap.CHANGED}, twice; one version is now {copy.name}"
 
 
+def test_a_copy_replaces_no_other_copy(place, monkeypatch):
+    """P33: where its name is taken, whatever has it stays, and the version is in the backup."""
+    name = f"name.conflict-gpu1--data-{digest_bytes(b'once more')[:4].hex()}"
+    write_tree(place.root, {name: "an older copy, edited since"})
+    real = fsops.rename_exchange
+    edited = [edits(place.root)["as_editors_do"][0], lambda: newcomer_replaced(place)]
+
+    def exchange(*arguments):
+        edited.pop(0)()
+        return real(*arguments)
+
+    monkeypatch.setattr(fsops, "rename_exchange", exchange)
+    assert place.replace().reason.endswith("is in the backup")
+    assert (place.root / name).read_text() == "an older copy, edited since"
+    assert (place.root / "name").read_bytes() == b"late"
+    assert b"once more" in place.kept()
+
+
 def test_a_newcomer_that_was_taken_back_may_still_be_written_to(place, monkeypatch):
     """Who opened it while it had the name writes into the backup, as for all that is displaced."""
     real = fsops.rename_exchange
