@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
 from .. import __version__
-from ..model.entry import DIR, FILE, Change, blocked
+from ..model.entry import Change, blocked
 from ..model.errors import EXIT_FATAL, PairsyncError
 from ..model.pathspec import PathSet
 from ..model.plan import A_TO_B, B_TO_A, CONFLICT, EQUAL, PROPS, Item, plan_digest
 from ..model.report import Run, counts, exit_code, report_json
 from ..model.spec import PairSpec
-from ..reconcile.actions import Action, actions_of, too_many_deletions
+from ..reconcile.actions import actions_of
 from ..reconcile.rules import decide
 from ..reconcile.tree import reconcile
 from ..replica.faults import as_fatal
@@ -46,6 +46,15 @@ from .events import (
 )
 from .lagging import Lagging, Row
 from .opening import Bases, check_nested, check_roots, pair_id, same_file_system, settle_bases
+from .planning import (
+    check_brake,
+    check_emptied,
+    directories_gone,
+    is_confirmed,
+    labels_of,
+    summary,
+    undecided,
+)
 from .remarks import late_writes
 from .transfer import (
     Way,
@@ -56,6 +65,7 @@ from .transfer import (
     outcomes_so_far,
     planned,
     recording,
+    sizes,
 )
 
 _PROGRESS_SECONDS = 0.1
@@ -271,7 +281,7 @@ class _Session:
         pair = self.run.pair_id if bases.commit else " ".join(f"{o.host}:{o.path}" for o in opened)
         digest = plan_digest(pair, (bases.commit, bases.commit), self.spec.policy.digest(), items)
         self.run.plan_digest = digest
-        confirmed = self._confirmed(digest)
+        confirmed = is_confirmed(self.options.confirm, digest)
         if confirmed or self.ask is not None:
             items = decided(confirmed=confirmed, interactive=self.ask is not None)
         self.actions = actions_of(items)
@@ -281,29 +291,15 @@ class _Session:
             self.run.outcomes = planned(items)
         if not confirmed:
             if not first:
-                self._check_emptied(scans, digest)
-            self._check_brake(digest)
+                check_emptied(self.spec, scans, self.rows, digest)
+            check_brake(self.spec, self.actions, self.rows, digest)
         return items
-
-    def _confirmed(self, digest: str) -> bool:
-        confirm = self.options.confirm
-        if not confirm:
-            return False
-        if confirm != digest:
-            raise PairsyncError(
-                "mass_change",
-                "the plan is not the one that was confirmed: something changed since",
-                f"look at it again; this plan is confirmed with `--confirm {digest}`",
-            )
-        return True
 
     def _details(
         self, a: dict[bytes, Change], b: dict[bytes, Change]
     ) -> frozenset[tuple[str, bytes]]:
         """Ask both replicas once, for digests that a decision needs and for ignored content."""
-        files = [path for path, change in a.items() if path in b and _undecided(change, b[path])]
-        gone_a = [path for path, change in a.items() if _dir_gone(change)]
-        gone_b = [path for path, change in b.items() if _dir_gone(change)]
+        files, gone_a, gone_b = undecided(a, b), directories_gone(a), directories_gone(b)
         if not files and not gone_a and not gone_b:
             return frozenset()
         answers = self._both(
@@ -319,43 +315,15 @@ class _Session:
         uncertainty = self._answered_ns - self._asked_ns
         return opened[1].clock_ns - opened[0].clock_ns, uncertainty
 
-    def _check_emptied(self, scans: tuple[Scanned, Scanned], digest: str) -> None:
-        for place, found, other, rows in zip(
-            (self.spec.a, self.spec.b), scans, reversed(scans), self.rows
-        ):
-            if rows > 1 and found.entries == 0 and other.entries > 0 and not self.spec.policy.paths:
-                raise PairsyncError(
-                    "root_emptied",
-                    f"{place.display} held {rows} entries at the last sync, and holds none now",
-                    "mount or restore it; if it was emptied on purpose, confirm with"
-                    f" `--confirm {digest}`",
-                    place.label,
-                )
-
-    def _check_brake(self, digest: str) -> None:
-        for place, actions, rows in zip((self.spec.a, self.spec.b), self.actions, self.rows):
-            number = too_many_deletions(actions, rows, self.spec.policy.max_delete)
-            if number:
-                raise PairsyncError(
-                    "mass_change",
-                    f"{number} of {rows} entries would be deleted on {place.display},"
-                    f" more than {self.spec.policy.max_delete} %",
-                    f"look at the plan; if it is meant, confirm it with `--confirm {digest}`",
-                    place.label,
-                )
-
     def _show(self, items: list[Item]) -> None:
         outcomes = planned(items)
         shown = [outcome for outcome in outcomes if outcome.item.decision != EQUAL]
         self.emit(PlanItems(shown))
-        labels = {"a": self.spec.a.label or "local", "b": self.spec.b.label or "local"}
-        if labels["a"] == labels["b"]:
-            roots = self.spec.a.root, self.spec.b.root
-            ends = tuple(map(_end_of, roots))
-            labels = dict(zip("ab", roots if ends[0] == ends[1] else ends))
+        labels = labels_of(self.spec)
         table = counts(outcomes)
-        summary = _summary(items, labels)
-        self.emit(PlanReady(self.run.plan_digest, len(shown), table, labels, summary))
+        self.emit(
+            PlanReady(self.run.plan_digest, len(shown), table, labels, summary(items, labels))
+        )
 
     # -- decide and propagate -------------------------------------------------------------------
 
@@ -376,7 +344,7 @@ class _Session:
         )
         if on_a or on_b:
             self.emit(Phase("transfer"))
-            self._moved[2:] = [_files(on_a + on_b), _bytes(on_a + on_b)]
+            self._moved[2:] = sizes(on_a + on_b)
             hold_pointers(items, ways, PathSet(self.spec.policy.last))
             order_crossing(*ways)
             lagging = Lagging(items, ways, self._save, self._stop, self._abandon)
@@ -512,44 +480,3 @@ class _Session:
     def _warn(self, text: str) -> None:
         self.run.warnings.append(text)
         self.emit(Remark(text))
-
-
-def _undecided(one: Change, other: Change) -> bool:
-    """Two files of one size on both sides, of which at least one was never hashed."""
-    a, b = one.after, other.after
-    if a is None or b is None or a.kind != FILE or b.kind != FILE or a.size != b.size:
-        return False
-    return a.digest is None or b.digest is None
-
-
-def _dir_gone(change: Change) -> bool:
-    if change.before is None or change.before.kind != DIR:
-        return False
-    return change.after is None or change.after.kind != DIR
-
-
-def _files(actions: list[Action]) -> int:
-    return sum(1 for one in actions if one.takes_contents)
-
-
-def _bytes(actions: list[Action]) -> int:
-    return sum(one.want.size for one in actions if one.want is not None and not one.props_only)
-
-
-def _summary(items: list[Item], labels: dict[str, str]) -> tuple[str, ...]:
-    """What the plan comes to, in Unison's words."""
-    to_b = sum(1 for item in items if item.decision == A_TO_B)
-    to_a = sum(1 for item in items if item.decision == B_TO_A)
-    left = sum(
-        1 for item in items if item.decision not in (A_TO_B, B_TO_A, EQUAL) and not item.note
-    )
-    return (
-        f"{to_a + to_b} items will be synced, {left} skipped",
-        f"{to_b} to be synced from {labels['a']} to {labels['b']}",
-        f"{to_a} to be synced from {labels['b']} to {labels['a']}",
-    )
-
-
-def _end_of(root: str) -> str:
-    """What tells a root from others on its host in few letters: its last component."""
-    return root.rstrip("/").rpartition("/")[2] or root

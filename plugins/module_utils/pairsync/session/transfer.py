@@ -99,6 +99,12 @@ class Way:
         return True
 
 
+def sizes(actions: list[Action]) -> list[int]:
+    """How many files have to be sent, and how many bytes."""
+    files = [one.want for one in actions if one.takes_contents and one.want is not None]
+    return [len(files), sum(entry.size for entry in files)]
+
+
 def order_crossing(one: Way, other: Way) -> None:
     """Send contents one way before the same file's permissions come the other way.
 
