@@ -24,12 +24,12 @@ from pairsync.replica import fsops, store
 
 # What fsops calls. test_seam.py compares this with its source.
 READING = frozenset(
-    {"close", "dup", "fstat", "fstatvfs", "listdir", "open", "pread", "read", "readlink", "scandir"}
-    | {"stat"}
+    {"close", "dup", "fstat", "fstatvfs", "getxattr", "listdir", "listxattr", "open", "pread"}
+    | {"read", "readlink", "scandir", "stat"}
 )
 WRITING = frozenset(
     {"chmod", "chown", "fchmod", "fchown", "fsync", "ftruncate", "link", "mkdir", "pwrite"}
-    | {"rename", "rmdir", "symlink", "unlink", "utime", "write"}
+    | {"rename", "rmdir", "setxattr", "symlink", "unlink", "utime", "write"}
 )
 SYSTEM_CALLS = READING | WRITING
 C_CALLS = frozenset({"renameat2", "syncfs"})

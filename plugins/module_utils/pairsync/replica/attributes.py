@@ -9,6 +9,7 @@ lost. A new object gets what creating it in its directory would have given: grou
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -58,7 +59,10 @@ def of_replaced(parent: int, name: bytes) -> Owner:
 
 
 def give(fd: int, owner: Owner) -> None:
-    """Set owner, group and attributes of an open file or directory, before its mode."""
+    """Set owner, group and attributes of an open file or directory, before its mode.
+
+    Raises OSError, but for an attribute that cannot be stored: that is noted as lost.
+    """
     if owner.uid >= 0 or owner.gid >= 0:
         fsops.set_owner(fd, owner.uid, owner.gid)
     if not owner.attributes:
@@ -70,7 +74,9 @@ def give(fd: int, owner: Owner) -> None:
                 fsops.set_attribute(fd, name, value)
             if name == DEFAULT_ACL:
                 fsops.set_attribute(fd, ACCESS_ACL, value)  # as the kernel hands it down
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EROFS):
+                raise
             what = _NAMES.get(name, name)
             if what not in owner.lost:
                 owner.lost.append(what)

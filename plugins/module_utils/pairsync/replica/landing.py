@@ -147,7 +147,7 @@ class Landing:
             try:
                 kept = of_replaced(*self._ground.tree.parent(action.path))
             except OSError:
-                return Owner()
+                kept = Owner(lost=["its owner and attributes"])
             self._lost[action.number] = kept.lost
             return kept
         return self.owner(parent_of(action.path))
