@@ -66,7 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if may_mount():
         keep_mounts_private()
     if not hasattr(config, "workerinput"):  # a worker of xdist: its reports come to us
-        config.pluginmanager.register(Figures())
+        tier = "nightly" if config.getoption("nightly") else "default"
+        config.pluginmanager.register(Figures(tier=tier))
     if not config.option.basetemp:  # workers are given theirs
         scratch = tempfile.mkdtemp(prefix="pairsync-tests-")
         os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.figures import Figures
+from tests.figures import Figures, markdown
 
 
 def report(name, outcome="passed", **figures):
@@ -27,10 +27,12 @@ def test_what_passed_is_summed_up(tmp_path):
         figures.pytest_runtest_logreport(one)
     figures.pytest_runtest_logreport(report("four", "failed", points=100))
     figures.pytest_sessionfinish()
-    assert json.loads(where.read_text()) == {
+    told = json.loads(where.read_text())
+    assert told["figures"] == {
         "cases": {"total": 1, "tests": {"one": 1}},
         "points": {"total": 7, "tests": {"one": 3, "two": 4}},
     }
+    assert told["tier"] == "default"
 
 
 def test_a_run_without_figures_leaves_the_last_ones(tmp_path):
@@ -40,3 +42,19 @@ def test_a_run_without_figures_leaves_the_last_ones(tmp_path):
     figures.pytest_runtest_logreport(report("one"))
     figures.pytest_sessionfinish()
     assert where.read_text() == "{}"
+
+
+def test_the_table_names_each_test_once():
+    tests = {"tests/x.py::one[a]": 1_000, "tests/x.py::one[b]": 234, "tests/x.py::two": 5}
+    told = {
+        "date": "2026-01-02",
+        "tier": "nightly",
+        "figures": {"points, all": {"total": 1_239, "tests": tests}},
+    }
+    assert markdown(told).splitlines() == [
+        "From `invoke test --tier nightly` of 2026-01-02:",
+        "",
+        "| what | how many | by |",
+        "| --- | ---: | --- |",
+        "| points, all | 1 239 | `x.py::one`<br>`x.py::two` |",
+    ]

@@ -304,8 +304,11 @@ class Machine(RuleBasedStateMachine):
             for path, entry in before.items():
                 if entry.kind == DIR or same_contents(entry, tree.get(path)):
                     continue
-                kept = [*root.glob(f"{STATE}/backup/*/{path}")]
-                kept += root.glob(f"{STATE}/backup/*/{STATE}/*/{path}")
+                layers = [
+                    *root.glob(f"{STATE}/backup/*"),
+                    *root.glob(f"{STATE}/backup/*/{STATE}/*"),
+                ]
+                kept = [layer / path for layer in layers if os.path.lexists(layer / path)]
                 inode, mode, *__, mtime_ns, ___ = prints[path]
                 assert (inode, mode, mtime_ns) in {
                     (found.st_ino, found.st_mode, found.st_mtime_ns)

@@ -23,29 +23,34 @@ class OverAPipe(Machine):
 EVERY_TIME = settings(derandomize=True, database=None, deadline=None, phases=[Phase.generate])
 
 
-def test_random_histories():
-    run_state_machine_as_test(
-        Machine, settings=settings(EVERY_TIME, max_examples=200, stateful_step_count=30)
-    )
+def go(machine, figure, how) -> None:
+    """Run histories, and count them."""
+    lived = []
+
+    class Counted(machine):
+        def teardown(self):
+            lived.append(self)
+            super().teardown()
+
+    run_state_machine_as_test(Counted, settings=how)
+    figure("random histories of two people and one pair", len(lived))
 
 
-def test_random_histories_with_an_agent():
-    run_state_machine_as_test(
-        OverAPipe, settings=settings(EVERY_TIME, max_examples=6, stateful_step_count=15)
-    )
+def test_random_histories(figure):
+    go(Machine, figure, settings(EVERY_TIME, max_examples=200, stateful_step_count=30))
+
+
+def test_random_histories_with_an_agent(figure):
+    go(OverAPipe, figure, settings(EVERY_TIME, max_examples=6, stateful_step_count=15))
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_many_random_histories():
-    run_state_machine_as_test(
-        Machine, settings=settings(max_examples=3000, stateful_step_count=60, deadline=None)
-    )
+def test_many_random_histories(figure):
+    go(Machine, figure, settings(max_examples=10_000, stateful_step_count=30, deadline=None))
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_many_random_histories_with_an_agent():
-    run_state_machine_as_test(
-        OverAPipe, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
-    )
+def test_many_random_histories_with_an_agent(figure):
+    go(OverAPipe, figure, settings(max_examples=100, stateful_step_count=30, deadline=None))

@@ -376,12 +376,15 @@ CHECKS = [
 
 @EXHAUSTIVE
 @pytest.mark.parametrize("check", CHECKS)
-def test_property_of_every_small_history(check, space):
+def test_property_of_every_small_history(check, space, figure):
+    number = 0
     for base, a, b in space():
+        number += 1
         try:
             check(base, a, b)
         except AssertionError as error:
             raise AssertionError(f"base {base}\na {a}\nb {b}\n{error}") from error
+    figure("plans, every one of a small space, by property", number)
 
 
 @pytest.mark.parametrize("check", CHECKS)
