@@ -17,6 +17,7 @@ from ..model.errors import ProtocolError
 from ..model.plan import FAILED, SKIPPED
 from ..model.report import display
 from ..reconcile.actions import Action
+from .base import Base
 from .contents import Done
 from .rows import Lookup
 from .swap import CHANGED
@@ -95,14 +96,22 @@ def _is_dir(entry: Optional[Entry]) -> bool:
     return entry is not None and entry.kind == DIR
 
 
-def check_row(path: bytes, entry: Optional[Entry], *, known: bool) -> None:
-    """Check a base row that a session wants written; raise ProtocolError.
+def check_rows(rows: list[tuple[bytes, Optional[Entry]]], about: set[bytes], base: Base) -> None:
+    """Check base rows that a session wants written; raise ProtocolError.
 
-    known: the replica changed at this path, was changed there, or has a row for it.
+    about: the paths that the replica changed at, or was changed at.
     """
-    if not known:
-        raise ProtocolError(f"the session records {display(path)}, which it was not about")
-    if entry is None or entry.kind in (DIR, LINK):
-        return
+    directory, names = b"", base.entries(b"")
+    for path, entry in rows:
+        if parent_of(path) != directory:
+            directory = parent_of(path)
+            names = base.entries(directory)
+        if path not in about and path.rpartition(b"/")[2] not in names:
+            raise ProtocolError(f"the session records {display(path)}, which it was not about")
+        if entry is not None and entry.kind not in (DIR, LINK):
+            _check_file_row(path, entry)
+
+
+def _check_file_row(path: bytes, entry: Entry) -> None:
     if entry.kind != FILE or entry.digest is None:
         raise ProtocolError(f"the session records {display(path)} without its contents")

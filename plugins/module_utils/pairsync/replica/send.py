@@ -14,12 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
-from ..model.entry import FILE, PERMISSION_BITS
+from ..model.entry import FILE, PERMISSION_BITS, PROBLEM, Change, Entry
+from ..model.errors import PairsyncError
+from ..model.pathspec import PathSet
 from . import fsops
 from .contents import PIECE, WHOLE_LIMIT, Begin, End, Piece, Proof, Record, Unsent, Whole
 from .digest import Digester, digest_bytes, digest_file
-from .rows import Seen
+from .rows import Lookup, Seen
+from .swap import seen
 from .tree import Tree
+from .walk import Scan
 
 CHANGED = "changed while it was read; the next sync takes it"
 
@@ -36,6 +40,54 @@ class Wanted(NamedTuple):
     seen: Seen
     prefix: Optional[tuple[int, bytes]] = None
     may_grow: bool = False
+
+
+def requested(scan: Scan, wanted: list[tuple[int, bytes]], growing: PathSet) -> list[Wanted]:
+    """What a session asks for, by action number, with what the scan knows of it.
+
+    Raises PairsyncError `protocol` for a path that was not scanned.
+    """
+    lookup = Lookup(scan.listings)
+    requests = []
+    for number, path in wanted:
+        expected = lookup.seen(path)
+        if expected is None or expected.kind != FILE:
+            raise PairsyncError(
+                "protocol",
+                f"contents of a path were asked for that was not scanned (action {number})",
+            )
+        change = scan.changes.get(path)
+        before = change.before if change is not None else None
+        prefix = None
+        if before is not None and before.kind == FILE and before.digest is not None:
+            prefix = (before.size, before.digest)
+        requests.append(Wanted(number, path, expected, prefix, growing.matches(path)))
+    return requests
+
+
+def hashed(tree: Tree, change: Optional[Change], expected: Optional[Seen]) -> Entry:
+    """The entry of a change with its digest: a problem when it cannot be read.
+
+    expected: what the scan saw. Without a digest when that is there no more: it agrees with
+    nothing then.
+    """
+    entry = change.after if change is not None else None
+    if change is None or entry is None:
+        return Entry(FILE)
+    if entry.kind != FILE or entry.digest is not None or expected is None:
+        return entry
+    try:
+        fd = fsops.open_file(*tree.parent(change.path))
+        try:
+            if seen(fsops.fstat(fd))[:6] != expected[:6]:
+                return entry
+            digest = digest_file(fd, entry.size)
+            same = seen(fsops.fstat(fd))[:6] == expected[:6]
+        finally:
+            fsops.close(fd)
+    except OSError as error:
+        return Entry(PROBLEM, target=f"cannot be read: {error.strerror}".encode())
+    return entry._replace(digest=digest) if same else entry
 
 
 def send(
