@@ -93,7 +93,7 @@ def meet_agent(a: Path, tree: Tree, knobs: Knobs | None = None, **policy: object
 
 @contextlib.contextmanager
 def meet_session(
-    knobs: Knobs | None = None, *, greeted: bool = True
+    knobs: Knobs | None = None, *, greeted: bool = True, made: type[Session] = Session
 ) -> Iterator[tuple[Session, list[Exception]]]:
     """A session of peer.py, connected to a real agent; and how the agent ended, afterwards."""
     to_agent, from_agent = os.pipe(), os.pipe()
@@ -109,7 +109,7 @@ def meet_session(
 
     thread = threading.Thread(target=serve_replica, daemon=True)
     thread.start()
-    session = Session(from_agent[0], to_agent[1], knobs)
+    session = made(from_agent[0], to_agent[1], knobs)
     try:
         if greeted:
             session.hello(PROTOCOL)
