@@ -388,15 +388,15 @@ class Receiver:
     def _land_pointers(self, pointers: list[Action]) -> list[bytes]:
         """Swap in pointers whose surroundings are complete; return the paths of all others."""
         waiting = {action.number for action in pointers}
+        left = [action for action in self._actions.values() if not self._done(action)]
         missing = self._incomplete + [
             action.path
-            for action in self._actions.values()
+            for action in left
             if action.want is not None
             and action.number not in waiting
             and not self._comes_late(action)
             and not action.props_only
             and not is_dir(action.have)
-            and not self._done(action)
         ]
         complete: list[Action] = []
         for action in pointers:
@@ -407,7 +407,7 @@ class Receiver:
             else:
                 self._landing.settle(action, held_for(absent))
         self._landing.land(complete, [])
-        return [action.path for action in self._actions.values() if self._is_held_back(action)]
+        return [action.path for action in left if self._is_held_back(action)]
 
     def _is_held_back(self, action: Action) -> bool:
         """Tell whether this is a pointer that still points to what was there before."""

@@ -30,10 +30,11 @@ class Unit:
     owner: Owner = field(default_factory=Owner)
     seen: dict[bytes, Seen] = field(default_factory=dict)
 
-    @property
-    def top(self) -> Action:
-        """The action that makes the directory itself."""
-        return self.actions[0]
+    def __post_init__(self) -> None:
+        """Work out once what is asked for every file."""
+        self.top = self.actions[0]  # makes the directory itself
+        self._stage = b"u%d" % self.top.number
+        self._above = len(self.top.path)
 
     def arrived(self, action: Action) -> Action:
         """One of the actions, with the size and digest of what was really staged."""
@@ -44,7 +45,7 @@ class Unit:
 
     def staged_name(self, path: bytes) -> bytes:
         """Where a path of the unit lies in the stage."""
-        return b"u%d" % self.top.number + path[len(self.top.path) :]
+        return self._stage + path[self._above :]
 
 
 class Units:
