@@ -1,7 +1,7 @@
 # Copyright: pairsync contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What holds for whole sessions whatever two people did: properties P25 to P40 of the engine.
+"""What holds for whole sessions whatever two people did: P13, and properties P25 to P43.
 
 Those of the plan alone are in reconcile/test_properties.py, and P1 to P15 in machine.py.
 """
@@ -87,6 +87,47 @@ def plan(pair: Pair, **policy) -> list[tuple[object, ...]]:
         digest = result.report["plan_digest"]
         result = pair.sync(dry_run=True, max_delete=100, confirm=digest, **policy)
     return shape(result)
+
+
+# -- P13: who reads meanwhile ----------------------------------------------------------------------
+
+READER = """
+import sys
+
+path, seen = sys.argv[1], set()
+print("ready", flush=True)
+while len(seen) < int(sys.argv[2]):
+    with open(path, "rb") as stream:
+        data = stream.read()
+    head, *rest = data.split(b"\\n")
+    assert len(rest) == 20001 and rest[-1] == b"" and set(rest[:-1]) == {head}, data[:99]
+    seen.add(head)
+"""
+
+
+def version(number: int) -> bytes:
+    """A whole version of a file: one line, over and over."""
+    return b"version %d\n" % number * 20_001
+
+
+@pytest.mark.parametrize("how", ["in place", "as editors do"])
+def test_a_reader_in_a_loop_sees_the_old_or_the_new(tmp_path, how):
+    """P13: it ends by itself once it has seen ten versions, and earlier if one was not whole."""
+    pair = Pair(tmp_path)
+    (pair.a / "f").write_bytes(version(0))
+    assert pair.sync().exit == 0
+    command = [sys.executable, "-c", READER, str(pair.b / "f"), "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout.readline() == b"ready\n"
+        number = 0
+        while reader.poll() is None:
+            number += 1
+            new = pair.a / ("f" if how == "in place" else "f~")
+            new.write_bytes(version(number))
+            if how != "in place":
+                new.rename(pair.a / "f")
+            assert pair.sync().exit == 0
+        assert reader.returncode == 0, reader.stderr.read()
 
 
 # -- P25, P26: who is a, and everything else that must not matter ----------------------------------
