@@ -37,8 +37,13 @@ def test_ids_are_random(tmp_path, held):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"schema": "x", "id": "1"}', '{"id": ""}', "\xff"]
-)
+    "text",
+    [
+        "", "{", "[]", '{"schema": "x", "id": "1"}', '{"id": ""}', "\xff",
+        '{"schema": "pairsync.replica/1", "id": "../../../.bashrc"}',
+        '{"schema": "pairsync.replica/1", "id": "/etc/passwd"}',
+    ],
+)  # fmt: skip
 def test_a_damaged_marker_is_not_a_missing_one(tmp_path, held, text):
     fd = held(tmp_path)
     state.create(fd, "").close()

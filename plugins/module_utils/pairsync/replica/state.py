@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import pwd
+import re
 import secrets
 import stat
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ..model.report import display
 from . import fsops, guard
 from .lock import PairLock
 
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 REPLICA_SCHEMA = "pairsync.replica/1"
 
 _PLACE = b"place.json"
@@ -125,7 +127,12 @@ def find(root_fd: int) -> Optional[State]:
         fsops.close(fd)
         return None
     replica_id = marker.get("id")
-    if marker.get("schema") != REPLICA_SCHEMA or not isinstance(replica_id, str) or not replica_id:
+    # An id becomes the name of a file of ours: one that came in an archive must not lead elsewhere.
+    if (
+        marker.get("schema") != REPLICA_SCHEMA
+        or not isinstance(replica_id, str)
+        or _ID.fullmatch(replica_id) is None
+    ):
         fsops.close(fd)
         raise PairsyncError(
             "root_identity",
