@@ -44,13 +44,16 @@ def test_random_histories_with_an_agent(figure):
     go(OverAPipe, figure, settings(EVERY_TIME, max_examples=6, stateful_step_count=15))
 
 
+# In parts, since no test may take longer than five minutes.
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_many_random_histories(figure):
-    go(Machine, figure, settings(max_examples=10_000, stateful_step_count=30, deadline=None))
+@pytest.mark.parametrize("part", range(20))
+def test_many_random_histories(figure, part):
+    go(Machine, figure, settings(max_examples=500, stateful_step_count=30, deadline=None))
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_many_random_histories_with_an_agent(figure):
-    go(OverAPipe, figure, settings(max_examples=100, stateful_step_count=30, deadline=None))
+@pytest.mark.parametrize("part", range(5))
+def test_many_random_histories_with_an_agent(figure, part):
+    go(OverAPipe, figure, settings(max_examples=20, stateful_step_count=30, deadline=None))

@@ -71,18 +71,33 @@ def visible(root: Path) -> dict[str, object]:
     return {path: entry for path, entry in entries(root).items() if not path.startswith(STATE)}
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
-@given(rounds=st.lists(STEPS, min_size=1, max_size=3))
-def test_same_trees_and_same_conflicts(rounds):
-    compare(rounds)
+def against_unison(figure, most_rounds: int, how: settings) -> None:
+    """Compare random histories, and count them."""
+    compared = []
+
+    @how
+    @given(rounds=st.lists(STEPS, min_size=1, max_size=most_rounds))
+    def one(rounds):
+        compare(rounds)
+        compared.append(rounds)
+
+    one()
+    figure("random histories compared with Unison", len(compared))
 
 
+def test_same_trees_and_same_conflicts(figure):
+    how = settings(
+        max_examples=150, derandomize=True, database=None, deadline=None, phases=[Phase.generate]
+    )
+    against_unison(figure, 3, how)
+
+
+# In parts, since no test may take longer than five minutes.
 @pytest.mark.nightly
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
-@given(rounds=st.lists(STEPS, min_size=1, max_size=4))
-def test_same_trees_and_same_conflicts_in_many_histories(rounds):
-    compare(rounds)
+@pytest.mark.parametrize("part", range(10))
+def test_same_trees_and_same_conflicts_in_many_histories(figure, part):
+    against_unison(figure, 4, settings(max_examples=150, deadline=None))
 
 
 def compare(rounds) -> None:

@@ -13,6 +13,7 @@ import os
 import random
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -91,43 +92,52 @@ def plan(pair: Pair, **policy) -> list[tuple[object, ...]]:
 
 # -- P13: who reads meanwhile ----------------------------------------------------------------------
 
-READER = """
-import sys
-
-path, seen = sys.argv[1], set()
-print("ready", flush=True)
-while len(seen) < int(sys.argv[2]):
-    with open(path, "rb") as stream:
-        data = stream.read()
-    head, *rest = data.split(b"\\n")
-    assert len(rest) == 20001 and rest[-1] == b"" and set(rest[:-1]) == {head}, data[:99]
-    seen.add(head)
-"""
+SHAPES = {
+    "file": lambda path: path.write_text("old"),
+    "large file": lambda path: path.write_bytes(b"new" * (1 << 20)),
+    "link": lambda path: path.symlink_to("g"),
+    "directory": lambda path: write_tree(path, {"inner": "1", "d/inner": "2"}),
+}
 
 
-def version(number: int) -> bytes:
-    """A whole version of a file: one line, over and over."""
-    return b"version %d\n" % number * 20_001
-
-
-@pytest.mark.parametrize("how", ["in place", "as editors do"])
-def test_a_reader_in_a_loop_sees_the_old_or_the_new(tmp_path, how):
-    """P13: it ends by itself once it has seen ten versions, and earlier if one was not whole."""
+@pytest.mark.parametrize("new", ["large file", "link", "directory"])
+@pytest.mark.parametrize("old", ["file", "link"])
+def test_whoever_reads_sees_the_old_or_the_new(tmp_path, monkeypatch, old, new):
+    """P13: before and after every call, also while several files are replaced."""
     pair = Pair(tmp_path)
-    (pair.a / "f").write_bytes(version(0))
+    SHAPES[old](pair.a / "f")
+    write_tree(pair.a, {"g": "1", "h": "2"})
     assert pair.sync().exit == 0
-    command = [sys.executable, "-c", READER, str(pair.b / "f"), "10"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
-        assert reader.stdout.readline() == b"ready\n"
-        number = 0
-        while reader.poll() is None:
-            number += 1
-            new = pair.a / ("f" if how == "in place" else "f~")
-            new.write_bytes(version(number))
-            if how != "in place":
-                new.rename(pair.a / "f")
-            assert pair.sync().exit == 0
-        assert reader.returncode == 0, reader.stderr.read()
+    (pair.a / "f").unlink()
+    SHAPES[new](pair.a / "f")
+    write_tree(pair.a, {"g": "changed", "h": "changed"})
+    whole = [read_tree(root) for root in (pair.b, pair.a)]
+    views = []
+
+    def look():
+        now = read_tree(pair.b)
+        for name in ("f", "g", "h"):
+            seen = [{p: v for p, v in tree.items() if p.split("/")[0] == name} for tree in whole]
+            found = {path: value for path, value in now.items() if path.split("/")[0] == name}
+            assert found in seen, name
+            views.append(seen.index(found))
+
+    def looked_at(real):
+        def call(*arguments):
+            look()
+            result = real(*arguments)
+            look()
+            return result
+
+        return call
+
+    for name, real in vars(fsops).copy().items():
+        if isinstance(real, types.FunctionType) and not name.startswith("_"):
+            monkeypatch.setattr(fsops, name, looked_at(real))
+    result = pair.sync()
+    monkeypatch.undo()
+    assert result.exit == 0, result.report["error"]
+    assert set(views) == {0, 1}
 
 
 # -- P25, P26: who is a, and everything else that must not matter ----------------------------------
