@@ -13,13 +13,17 @@ import pytest
 from pairsync.model.agent_policy import AgentPolicy
 from pairsync.model.entry import FILE, Entry
 from pairsync.model.errors import PairsyncError
+from pairsync.model.plan import DONE
 from pairsync.model.policy import Policy, Retention
 from pairsync.model.spec import PairSpec, ReplicaSpec
 from pairsync.reconcile.actions import Action
+from pairsync.replica.contents import Proof, Whole
+from pairsync.replica.digest import digest_bytes
 from pairsync.replica.interface import Beginning, Peer
 from pairsync.replica.local import LocalReplica
 from pairsync.replica.policed import PolicedReplica
 from pairsync.session.run import Options, run_session
+from tests.engine.trees import STATE, contents
 
 DIGEST = bytes(32)
 WHOLE = Entry(FILE, 0o644, 1, 0, DIGEST, b"")
@@ -223,6 +227,22 @@ def test_backups_survive_a_peer_that_wants_them_gone(replica, tmp_path):
 def test_without_a_policy_they_do_not(tmp_path):
     (tmp_path / "b").mkdir()
     assert attack(tmp_path, LocalReplica) == 0
+
+
+def test_a_peer_cannot_say_that_it_only_continues_a_file(replica, tmp_path):
+    """What replaces a file and begins with all of it needs no lasting backup: by whose account?"""
+    (tmp_path / "b/thesis").write_text("ten years of work")
+    data = b"junk"
+    proof = Proof(len(data), 0, digest_bytes(data))
+    want = Entry(FILE, 0o644, len(data), 0, proof.digest)
+    nothing = Entry(FILE, 0o644, 0, 0, digest_bytes(b""))  # anything begins with that
+    peer = started(replica(), tmp_path)
+    peer.receive([Action(0, b"thesis", want, nothing, 0)], [])
+    peer.feed(Whole(0, proof, data))
+    assert [done.result for done in peer.finish()] == [DONE]
+    peer.close()
+    started(replica(), tmp_path).close()
+    assert contents(tmp_path / "b" / STATE / "backup") == {b"ten years of work"}
 
 
 @pytest.mark.parametrize("run", ["19700101T000000Z-aa", "99991231T000000Z-aa", "x", "aa-20261121T"])

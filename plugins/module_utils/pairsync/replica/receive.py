@@ -198,7 +198,7 @@ class Receiver:
                 # Nobody has looked whether there is room for what is more than planned.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             name = self._units.staged_name(action)
-            before = _before(action, record.size)
+            before = self._before(action, record.size)
             prefix = before.size if before is not None else 0
             incoming = self._ground.stage.begin_file(name, want, record.size, prefix)
             self._incoming = (record.number, incoming)
@@ -209,7 +209,7 @@ class Receiver:
                 name = self._units.staged_name(action)
                 stage = self._ground.stage
                 seen = stage.write_file(name, arrived, record.proof, record.data, owner)
-                before = _before(action, len(record.data))
+                before = self._before(action, len(record.data))
                 if before is not None:
                     begins_with = digest_bytes(record.data[: before.size])
                     self._note_continued(action, before, begins_with)
@@ -241,12 +241,22 @@ class Receiver:
                 seen = finish_file(incoming.fd, arrived, proof.mtime_ns, proof.digest, owner)
         finally:
             fsops.close(incoming.fd)
-        before = _before(action, record.proof.size)
+        before = self._before(action, record.proof.size)
         if before is not None:
             self._note_continued(action, before, incoming.prefix_digest())
         self._verified(action, arrived, seen, record.proof)
 
-    def _note_continued(self, action: Action, before: Entry, prefix: Optional[bytes]) -> None:
+    def _before(self, action: Action, size: int) -> Optional[Seen]:
+        """The file that one of so many bytes replaces, if it may be a continuation of that.
+
+        By this host's own account: a session that lied about it could have it go without a backup.
+        """
+        seen = self._ground.expected(action.path) if action.have is not None else None
+        if seen is None or seen.kind != FILE or seen.digest is None or seen.size > size:
+            return None
+        return seen
+
+    def _note_continued(self, action: Action, before: Seen, prefix: Optional[bytes]) -> None:
         """Note a file that begins with all that it replaces: that needs no backup."""
         if prefix == before.digest:
             self._landing.continued.add(action.number)
@@ -444,14 +454,6 @@ class Receiver:
         if done.result != DONE:
             return done
         return Done(action.number, DONE, done.reason, self._proofs.get(action.number))
-
-
-def _before(action: Action, size: int) -> Optional[Entry]:
-    """The file that one of so many bytes replaces, if it may be a continuation of that."""
-    have = action.have
-    if have is None or have.kind != FILE or have.digest is None or have.size > size:
-        return None
-    return have
 
 
 def _goes_last(action: Action) -> bool:
