@@ -140,12 +140,12 @@ def flipping(root: Path):
 
 
 @pytest.mark.parametrize("step", SENDING + RECEIVING)
-def test_what_lies_outside_stays_there(tmp_path, step, seconds):
+def test_what_lies_outside_stays_there(tmp_path, step, seconds, figure):
     yard = Yard(tmp_path, step)
     assert yard.sync().exit == 0
     yard.done = 0
     before = fingerprints(yard.outside)
-    ends = set()
+    ends = []
     end = time.monotonic() + seconds
     with flipping(yard.flips) as process:
         while time.monotonic() < end or (not yard.done and time.monotonic() < end + 20):
@@ -154,7 +154,7 @@ def test_what_lies_outside_stays_there(tmp_path, step, seconds):
             if step == "restore" and yard.done:
                 main(["restore", str(yard.flips), "d"])
                 main(["restore", str(yard.flips), "d/f1"])
-            ends.add(result.error)
+            ends.append(result.error)
             assert fingerprints(yard.outside) == before, (step, result.report["items"])
             assert process.poll() is None
     for root in yard.pair.roots:
@@ -162,11 +162,12 @@ def test_what_lies_outside_stays_there(tmp_path, step, seconds):
             for name in names:
                 path = Path(place, name)
                 assert path.is_symlink() or path.read_bytes() != SECRET, f"{path} is from outside"
-    assert ends <= {""}
+    assert not any(ends)
     assert yard.done, "nothing of it was ever done"
     straighten(yard)
     assert yard.sync().run.error is None
     assert fingerprints(yard.outside) == before
+    figure("sessions beside a directory that flips with a symlink", len(ends))
 
 
 def straighten(yard: Yard) -> None:

@@ -119,25 +119,27 @@ def offsets(trials: Trials, direction: int, step: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_a_link_cut_after_any_byte(trials, direction):
-    ends = {trials.trial(Fault(direction, at)).error for at in offsets(trials, direction, STEP)}
-    assert ends >= {"", "protocol"}
+def test_a_link_cut_after_any_byte(trials, direction, figure):
+    ends = [trials.trial(Fault(direction, at)).error for at in offsets(trials, direction, STEP)]
+    assert {*ends} >= {"", "protocol"}
+    figure("links cut after some byte of a session", len(ends))
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_a_link_cut_after_every_byte(trials, direction):
-    for at in offsets(trials, direction, 1):
-        trials.trial(Fault(direction, at))
+def test_a_link_cut_after_every_byte(trials, direction, figure):
+    ends = [trials.trial(Fault(direction, at)).error for at in offsets(trials, direction, 1)]
+    figure("links cut after every byte of a session", len(ends))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_noise_in_the_stream(trials, direction):
+def test_noise_in_the_stream(trials, direction, figure):
     """A shell that prints at its end, a broken multiplexer: what is no frame ends the session."""
-    codes = set()
-    for at in offsets(trials, direction, 101):
-        codes.add(trials.trial(Fault(direction, at, b"You have new mail.\r\n")).error)
-    assert codes >= {"", "protocol"}
+    places = offsets(trials, direction, 101)
+    mail = b"You have new mail.\r\n"
+    codes = [trials.trial(Fault(direction, at, mail)).error for at in places]
+    assert {*codes} >= {"", "protocol"}
+    figure("sessions with noise in the stream", len(codes))
 
 
 def test_noise_before_the_first_answer_is_named(trials):
@@ -157,7 +159,9 @@ def impatient(monkeypatch):
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_a_link_that_loses_everything_from_some_byte_on(trials, direction):
+def test_a_link_that_loses_everything_from_some_byte_on(trials, direction, figure):
     """Half-open: nobody is told, and both ends give up by themselves."""
-    for at in offsets(trials, direction, 499):
+    places = [*offsets(trials, direction, 499)]
+    for at in places:
         trials.trial(Fault(direction, at, "hang"))
+    figure("links that go dead at some byte of a session", len(places))
