@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
-from tests.engine.trees import STATE, Pair, quiet, write_tree
+from pairsync.replica import send
+from tests.engine.trees import STATE, Link, Pair, entries, quiet, read_tree, write_tree
 
 
 @pytest.fixture
@@ -51,3 +54,34 @@ def test_both_ends_are_remembered_although_the_session_died_right_after_its_comm
         assert json.loads(file.read_text())["path"] == str(other)
     (pair.b / STATE).rename(pair.home / "unmounted")
     assert pair.sync().error == "root_identity"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "call, when",
+    [
+        ("write", lambda __, data: bytes(data) == b"half of it cannot be written"),
+        ("set_mtime", lambda __, mtime_ns: mtime_ns == 10**18),
+        ("set_link_mtime", lambda __, name, ___: name == b"l"),
+    ],
+)
+def test_what_could_not_be_staged_does_not_land_with_its_directory(
+    pair, failing, monkeypatch, call, when, whole
+):
+    """Half a file must never have a name. The rest comes, and the next run brings it."""
+    if not whole:
+        monkeypatch.setattr(send, "WHOLE_LIMIT", 4)
+    write_tree(
+        pair.a, {"n/bad": "half of it cannot be written", "n/good": "good", "n/l": Link("x")}
+    )
+    os.utime(pair.a / "n/bad", ns=(10**18, 10**18))
+    failing(call, errno.EFBIG, when)
+    result = pair.sync()
+    name = "n/l" if call == "set_link_mtime" else "n/bad"
+    assert result.exit == 2
+    assert result.items[name] == ("a->b", "failed")
+    assert read_tree(pair.b).keys() == read_tree(pair.a).keys() - {name}
+    monkeypatch.undo()
+    assert pair.sync().exit == 0
+    assert entries(pair.b) == entries(pair.a)
+    assert (pair.b / name).lstat().st_mtime_ns == (pair.a / name).lstat().st_mtime_ns

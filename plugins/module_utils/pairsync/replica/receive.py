@@ -151,6 +151,7 @@ class Receiver:
                     unit.waiting += 1
             except OSError as error:
                 failed = action
+                self._unstage(action, error)
                 self._landing.fail(action, error)
         self._complete_unit(unit)
 
@@ -181,6 +182,7 @@ class Receiver:
             self._take(action, action.want, record)
         except OSError as error:
             self._drop_incoming()
+            self._unstage(action, error)
             self._landing.fail(action, error)
             if more:
                 del self._awaited[number]
@@ -273,8 +275,7 @@ class Receiver:
     def _verified(self, action: Action, want: Entry, seen: Optional[Seen], proof: Proof) -> None:
         """Take note of a staged file; seen is None when the bytes are not what was vouched for."""
         if seen is None:
-            with contextlib.suppress(OSError):
-                self._ground.stage.discard(self._units.staged_name(action))
+            self._unstage(action)
             self._landing.settle(action, Done(0, FAILED, "arrived damaged"))
             self._arrived(action, 0)
             return
@@ -303,8 +304,18 @@ class Receiver:
         number, incoming = self._incoming
         self._incoming = None
         fsops.close(incoming.fd)
-        with contextlib.suppress(OSError):
-            self._ground.stage.discard(self._units.staged_name(self._actions[number]))
+        self._unstage(self._actions[number])
+
+    def _unstage(self, action: Action, error: Optional[OSError] = None) -> None:
+        """Remove what was staged of an action: it must not land with the directory it lies in.
+
+        error: why it is not wanted any more; if its name was taken, what has it is another's.
+        Raises OSError when it cannot be removed.
+        """
+        if isinstance(error, FileExistsError) or is_dir(action.want):
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._ground.stage.discard(self._units.staged_name(action))
 
     def _arrived(self, action: Action, size: int) -> None:
         """Count what has come; land a batch when it is large enough."""
