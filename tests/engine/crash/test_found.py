@@ -85,3 +85,19 @@ def test_what_could_not_be_staged_does_not_land_with_its_directory(
     assert pair.sync().exit == 0
     assert entries(pair.b) == entries(pair.a)
     assert (pair.b / name).lstat().st_mtime_ns == (pair.a / name).lstat().st_mtime_ns
+
+
+def test_a_directory_that_cannot_be_given_its_mode_fails_alone(pair, failing, monkeypatch):
+    write_tree(pair.a, {"n/f": "f", "n/e/g": "g", "other/h": "h"})
+    (pair.a / "n/e").chmod(0o750)
+    failing("set_mode", errno.EPERM, lambda __, mode: mode & 0o777 == 0o750)
+    result = pair.sync()
+    assert result.exit == 2
+    assert {path for path, (__, what) in result.items.items() if what == "failed"} == {
+        "n", "n/e", "n/e/g", "n/f"
+    }  # fmt: skip
+    assert "n" not in read_tree(pair.b)
+    assert "other/h" in read_tree(pair.b)
+    monkeypatch.undo()
+    assert pair.sync().exit == 0
+    assert entries(pair.b) == entries(pair.a)

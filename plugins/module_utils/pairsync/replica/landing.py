@@ -201,8 +201,7 @@ class Landing:
 
     def begin(self, actions: list[Action], units: list[Unit]) -> Batch:
         """Begin to make staged objects durable; more can be staged meanwhile."""
-        for unit in units:
-            self._close_unit(unit)
+        units = [unit for unit in units if self._closes(unit)]
         rows = {self._units.staged_name(one): one.want for one in actions}
         for unit in units:
             rows.update(
@@ -226,6 +225,18 @@ class Landing:
                 self._land_unit(unit)
             for action in batch.actions:
                 self._attempt(action, self._create if action.have is None else self._replace)
+
+    def _closes(self, unit: Unit) -> bool:
+        """Finish a staged directory; one that cannot be finished fails with all that is in it."""
+        try:
+            self._close_unit(unit)
+        except OSError as error:
+            self._ground.stage.forget()
+            for action in unit.actions:
+                if action.number not in self.results:
+                    self.fail(action, error)
+            return False
+        return True
 
     def _close_unit(self, unit: Unit) -> None:
         """Finish a staged directory from the inside out; without a pointer to what is missing."""
