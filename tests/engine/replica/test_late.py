@@ -14,8 +14,9 @@ from pairsync.model.policy import Retention
 from pairsync.replica import late, swap
 from pairsync.replica.backup import Backup, drop_brief, run_name
 from pairsync.replica.late import Late, compare, pinned
+from pairsync.replica.lock import root_lock
 from pairsync.replica.swap import Aside, At
-from tests.engine.trees import STATE, contents, write_tree
+from tests.engine.trees import STATE, Pair, contents, write_tree
 
 
 def later():
@@ -66,6 +67,30 @@ def test_nothing_is_compared_for_ever(written_late):
         stream.write(b", later still")
     assert compare(written_late.state, later()) == [Late(b"run", b"other")]
     assert not records(written_late)
+
+
+def test_a_session_looks_while_nothing_is_on_its_way(tmp_path, held):
+    """What only waits in the backup goes, and must not be exchanged for a file meanwhile."""
+    pair = Pair(tmp_path)
+    write_tree(pair.a, {"log": "before"})
+    pair.sync()
+    with (pair.b / "log").open("ab") as stream:
+        (pair.a / "log").write_text("another")
+        assert pair.sync().exit == 0
+        stream.write(b", after")
+    with root_lock(held(pair.b), held(pair.b / STATE), "b", 0):
+        assert pair.sync(lock_wait=0).error == "locked"
+        assert not (pair.b / STATE / "pinned").exists()
+    assert "late write" in str(pair.sync().report["warnings"])
+    assert (pair.b / STATE / "pinned").exists()
+
+
+def test_half_a_line_does_not_cost_the_next_one(root):
+    late.pin(root.state, b"run", [b"one"])
+    with (root.path / STATE / "pinned/run").open("ab") as stream:
+        stream.write(b'{"path": "b2')  # and then the power went
+    late.pin(root.state, b"run", [b"two"])
+    assert pinned(root.state) == {b"run": {b"one", b"two"}}
 
 
 def test_a_session_at_work_is_let_alone(root):

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Optional
 
 from ..model.entry import DIR, STATE_NAME
 from . import fsops
+from .durable import sync_one
 from .rows import Seen
 from .state import State
 from .tree import Tree
@@ -77,8 +78,9 @@ class Record:
 def compare(state: State, now: float) -> list[Late]:
     """Find displaced objects that changed since, and pin them; each is returned once.
 
-    now: seconds since the epoch. Objects that only waited to replace something go. Costs next to
-    nothing when nothing was displaced lately. Raises OSError.
+    now: seconds since the epoch. Objects that only waited to replace something go, so the caller
+    holds the root lock: nothing is on its way in or out meanwhile, and no record is being begun.
+    Costs next to nothing when nothing was displaced lately. Raises OSError and PairsyncError.
     """
     found: list[Late] = []
     try:
@@ -89,8 +91,8 @@ def compare(state: State, now: float) -> list[Late]:
         for run in sorted(fsops.names(directory)):
             fd = fsops.open_note(directory, run)
             try:
-                if not fsops.try_lock(fd):
-                    continue  # its session is at work
+                if _is_at_work(fd):
+                    continue
                 late = _compare_run(state, run, _lines(fd))
                 pin(state, run, late)
                 found += [Late(run, path) for path in late]
@@ -103,8 +105,16 @@ def compare(state: State, now: float) -> list[Late]:
     return found
 
 
+def _is_at_work(fd: int) -> bool:
+    """Tell whether a record's session still lives; of that, nothing is known without locks."""
+    try:
+        return not fsops.try_lock(fd)
+    except OSError:
+        return False
+
+
 def pin(state: State, run: bytes, paths: list[bytes]) -> None:
-    """Keep versions of a run from being dropped, durably."""
+    """Keep versions of a run from being dropped, durably. Raises OSError and PairsyncError."""
     if not paths:
         return
     directory = state.directory(b"pinned")
@@ -114,11 +124,11 @@ def pin(state: State, run: bytes, paths: list[bytes]) -> None:
             for __ in _lines(fd):
                 pass  # to the end of what is there
             lines = [json.dumps({"path": _text(path)}).encode() + b"\n" for path in paths]
-            fsops.write(fd, b"".join(lines))
-            fsops.sync_file(fd)
+            fsops.write(fd, b"\n" + b"".join(lines))  # there may be half a line
+            sync_one(fd)
         finally:
             fsops.close(fd)
-        fsops.sync_file(directory)
+        sync_one(directory)
     finally:
         fsops.close(directory)
 

@@ -174,7 +174,8 @@ class LocalReplica:
         beginning = self._in_session()
         if self._root.state is None or beginning.dry_run:
             return []
-        found = late.compare(self._root.state, time.time())
+        with self._root_locked():
+            found = late.compare(self._root.state, time.time())
         drop_brief(self._root.state, beginning.pair_id)
         return [one.told for one in found]
 
@@ -270,7 +271,8 @@ class LocalReplica:
         self._may_write()
         refusals = refused(actions, self._scan, self._rules)
         self._stage = Stage(held.directory(b"stage", beginning.pair_id.encode("ascii")))
-        check_room(held, beginning.pair_id, beginning.policy.backup, actions)
+        with self._root_locked():  # it may make room
+            check_room(held, beginning.pair_id, beginning.policy.backup, actions)
         run = run_name(beginning.run, beginning.policy.backup, beginning.pair_id)
         self._backup = Backup(held, run)
         brief = run_name(beginning.run, Retention(enabled=False), beginning.pair_id)
