@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 
 import pytest
 
@@ -111,6 +112,16 @@ def test_what_was_below_a_directory_goes_with_it(opened):
     assert base.entry(b"d/e") is None
     assert base.commits.rows == len(ROWS) - 2
     assert base.commits.sound
+
+
+def test_a_tree_may_be_deeper_than_python_recurses(opened):
+    paths = [b"/".join([b"d"] * depth) for depth in range(1, sys.getrecursionlimit() + 2)]
+    rows = [*((path, DIRECTORY) for path in paths), (b"e", file("beside"))]
+    base = committed(opened, rows)
+    assert list(base.below(b"")) == rows
+    base.write_pending("two", [(b"d", None)])
+    base.promote()
+    assert list(base.below(b"")) == rows[-1:]
 
 
 def test_a_base_of_another_pair_is_not_sound(opened):

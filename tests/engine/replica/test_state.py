@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_json_is_replaced_in_one_step(tmp_path, held, failing):
     fd = held(tmp_path)
     state.write_json(fd, b"x.json", {"a": 1})
     failing("sync_file", errno.EIO)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(PairsyncError, match="durable: Input/output"):
         state.write_json(fd, b"x.json", {"a": 2})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
     assert state.read_json(fd, b"x.json") == {"a": 1}
@@ -98,6 +99,20 @@ def test_our_own_trees_are_removed_without_following_links(tmp_path, held):
     state.remove_tree(held(tmp_path), b"ours")
     state.remove_tree(held(tmp_path), b"not there")
     assert read_tree(tmp_path) == {"outside": None, "outside/keep": b"1"}
+
+
+def test_our_own_trees_may_be_deeper_than_python_recurses(tmp_path, held):
+    """What a session that died has staged, and what was kept briefly."""
+    parent = held(tmp_path)
+    levels = sys.getrecursionlimit() - 20
+    inner = os.dup(parent)
+    for __ in range(levels):
+        os.mkdir(b"d", dir_fd=inner)
+        outer, inner = inner, os.open(b"d", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+    state.remove_tree(parent, b"d")
+    assert not os.listdir(tmp_path)
 
 
 def test_the_file_system_s_identity_is_no_device_number(tmp_path, held):

@@ -22,7 +22,7 @@ import itertools
 import stat
 from typing import Optional
 
-from ..model.entry import DIR, PERMISSION_BITS, STATE_NAME, Entry
+from ..model.entry import DIR, PERMISSION_BITS, STATE_NAME, Entry, is_below
 from ..model.errors import PairsyncError
 from ..model.policy import Retention
 from . import fsops
@@ -179,17 +179,21 @@ def drop_brief(state: State, pair_id: str) -> None:
         fsops.close(root)
 
 
-def _drop_but(parent: int, name: bytes, pins: set[bytes]) -> None:
-    """Remove what a directory holds, except some paths below it and what leads to them."""
-    fd = fsops.open_dir(parent, name)
+def _drop_but(backup: int, run: bytes, pins: set[bytes]) -> None:
+    """Remove what a run holds, except some paths below it and what leads to them."""
+    tree = Tree(fsops.open_dir(backup, run))
     try:
-        for inner in fsops.names(fd):
-            if inner in pins:
-                continue
-            below = {pin[len(inner) + 1 :] for pin in pins if pin.startswith(inner + b"/")}
-            if below:
-                _drop_but(fd, inner, below)
-            else:
-                remove_tree(fd, inner)
+        leading = [b""]
+        while leading:
+            directory = leading.pop()
+            prefix = directory + b"/" if directory else b""
+            for name in fsops.names(tree.directory(directory)):
+                path = prefix + name
+                if path in pins:
+                    continue
+                if any(is_below(pin, path) for pin in pins):
+                    leading.append(path)
+                else:
+                    remove_tree(tree.directory(directory), name)
     finally:
-        fsops.close(fd)
+        tree.close()

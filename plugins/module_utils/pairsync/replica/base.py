@@ -124,12 +124,20 @@ class Base:
         return self.entries(parent_of(path)).get(path.rpartition(b"/")[2])
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, Entry]]:
-        """Every base entry strictly below a directory, parents first."""
-        for name, entry in self.entries(path).items():
-            inner = path + b"/" + name if path else name
+        """Every base entry strictly below a directory, each directory's right after itself."""
+        # No recursion: trees are deeper than Python's.
+        stack = [(path, iter(self.entries(path).items()))]
+        while stack:
+            directory, left = stack[-1]
+            found = next(left, None)
+            if found is None:
+                stack.pop()
+                continue
+            name, entry = found
+            inner = directory + b"/" + name if directory else name
             yield inner, entry
             if entry.kind == DIR:
-                yield from self.below(inner)
+                stack.append((inner, iter(self.entries(inner).items())))
 
     def packed(self, directory: bytes) -> bytes:
         """A directory's packed entries, as the pending commit has them if there is one."""

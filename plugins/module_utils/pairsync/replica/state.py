@@ -23,12 +23,13 @@ import re
 import secrets
 import stat
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ..model.entry import STATE_NAME
 from ..model.errors import PairsyncError
 from ..model.report import display
 from . import fsops, guard
+from .durable import sync_one
 from .lock import PairLock
 
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -174,7 +175,7 @@ def _created(root_fd: int, fd: int, file_system: str, former: tuple[str, ...]) -
             "former": list(former),
         },
     )
-    fsops.sync_file(root_fd)
+    sync_one(root_fd)
     return State(fd, replica_id, file_system, former)
 
 
@@ -287,7 +288,7 @@ def read_json(fd: int, name: bytes) -> Optional[dict[str, Any]]:
 
 
 def write_json(fd: int, name: bytes, data: dict[str, Any]) -> None:
-    """Replace a JSON file of ours in one step, durably."""
+    """Replace a JSON file of ours in one step, durably. Raises OSError and PairsyncError."""
     _write(fd, name, json.dumps(data, indent=1, sort_keys=True).encode() + b"\n")
 
 
@@ -298,32 +299,62 @@ def _write(fd: int, name: bytes, data: bytes) -> None:
     file_fd = fsops.create_file(fd, temporary, 0o600)
     try:
         fsops.write(file_fd, data)
-        fsops.sync_file(file_fd)
+        sync_one(file_fd)
     finally:
         fsops.close(file_fd)
     fsops.rename(fd, temporary, fd, name)
-    fsops.sync_file(fd)
+    sync_one(fd)
+
+
+class _Emptied(NamedTuple):
+    """A directory of ours that is being removed: held open, its name, and what is left in it."""
+
+    fd: int
+    name: bytes
+    left: list[bytes]
 
 
 def remove_tree(parent: int, name: bytes) -> None:
-    """Remove a file or a whole directory of our own state."""
+    """Remove a file or a whole directory of our own state, which may be deeper than the stack."""
+    if _unlinked(parent, name):
+        return
+    stack = [_emptied(parent, name)]
+    try:
+        while stack:
+            top = stack[-1]
+            if not top.left:
+                fsops.close(stack.pop().fd)
+                fsops.remove_dir(stack[-1].fd if stack else parent, top.name)
+                continue
+            inner = top.left.pop()
+            if not _unlinked(top.fd, inner):
+                stack.append(_emptied(top.fd, inner))
+    finally:
+        for held in stack:
+            fsops.close(held.fd)
+
+
+def _unlinked(parent: int, name: bytes) -> bool:
+    """Remove a name, unless it is a directory's; tell whether it is gone."""
     try:
         fsops.unlink(parent, name)
     except FileNotFoundError:
-        return
+        return True
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.EPERM):
             raise
-    else:
-        return
+        return False
+    return True
+
+
+def _emptied(parent: int, name: bytes) -> _Emptied:
     fsops.set_mode_at(parent, name, 0o700)  # a staged directory may be read-only already
     fd = fsops.open_dir(parent, name)
     try:
-        for inner in fsops.names(fd):
-            remove_tree(fd, inner)
-    finally:
+        return _Emptied(fd, name, fsops.names(fd))
+    except BaseException:
         fsops.close(fd)
-    fsops.remove_dir(parent, name)
+        raise
 
 
 def _shown(root_fd: int) -> str:
