@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
+from pairsync.model.entry import FILE, Entry
 from pairsync.model.errors import PairsyncError
 from pairsync.replica import durable, fsops
 from pairsync.replica.base import Base
+from pairsync.replica.tree import Tree
 from tests.engine.trees import STATE, Link, Pair, write_tree
 
 MANY = durable.FEW + 4
@@ -201,9 +204,25 @@ def test_where_errors_are_hidden_many_are_made_durable_one_by_one(local, flushed
     assert flushed.during() == (names | {"d", "."}, names | {"d", "."})
 
 
-def test_a_directory_that_knows_no_fsync_is_as_durable_as_it_can_be(held, tmp_path, failing):
-    failing("sync_file", errno.EINVAL)
-    durable.sync_one(held(tmp_path))
+def test_where_errors_are_hidden_a_missing_file_hides_none(held, tmp_path, failing, monkeypatch):
+    """What is left to syncfs then could be lost without a word."""
+    monkeypatch.setattr(durable, "_TELLING", frozenset())
+    write_tree(tmp_path, {"d/f": "text"})
+    directory = (tmp_path / "d").stat().st_ino
+    failing("sync_file", errno.EIO, lambda fd: os.fstat(fd).st_ino == directory)
+    tree = Tree(os.dup(held(tmp_path)))
+    rows = {b"d/f": Entry(FILE), b"d/gone since": Entry(FILE)}
+    with pytest.raises(PairsyncError, match="durable"):
+        durable.make_durable(tree, rows)
+    tree.close()
+
+
+def test_directories_that_know_no_fsync_are_as_durable_as_they_can_be(local, failing):
+    failing("sync_file", errno.EINVAL, lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
+    write_tree(local.a, {"f": "text", "d/g": "text"})
+    assert local.sync().exit == 0
+    (local.b / "f").write_text("another")
+    assert local.sync().exit == 0
 
 
 def test_any_other_failure_is_fatal(held, tmp_path, failing):

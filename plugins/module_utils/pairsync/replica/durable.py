@@ -75,7 +75,8 @@ def make_durable(tree: Tree, rows: Mapping[bytes, Optional[Entry]]) -> None:
     # What was moved since it was read or landed may not be durable under its new name either;
     # then the base would know of a deletion, and nobody of the contents. What may not be opened
     # cannot be made durable alone.
-    if not (_each(tree, files) and _each(tree, sorted(directories), directories=True)):
+    complete = _each(tree, files)
+    if not (_each(tree, sorted(directories), directories=True) and complete):
         _sync_file_system(tree.root_fd)
 
 

@@ -16,6 +16,7 @@ from ..model.errors import PairsyncError
 from ..model.report import display
 from . import fsops, state
 from .base import NAME as BASE_NAME
+from .durable import sync_one
 from .interface import Peer
 from .state import State
 
@@ -50,8 +51,10 @@ def peers(held: State) -> tuple[dict[str, Any], ...]:
         for name in sorted(fsops.names(pairs)):
             with contextlib.suppress(OSError):
                 pair = fsops.open_dir(pairs, name)
-                known = state.read_json(pair, b"peer.json")
-                fsops.close(pair)
+                try:
+                    known = state.read_json(pair, b"peer.json")
+                finally:
+                    fsops.close(pair)
                 if known:
                     found.append({"pair": name.decode("ascii", "replace"), **known})
     finally:
@@ -81,7 +84,7 @@ def set_aside(pair_fd: int) -> bool:
         fsops.rename(pair_fd, name, pair_fd, name + b".aside-" + secrets.token_hex(4).encode())
     except FileNotFoundError:
         return False
-    fsops.sync_file(pair_fd)
+    sync_one(pair_fd)
     return True
 
 
@@ -102,8 +105,10 @@ def write_log(held: State, run: str, report: Optional[dict[str, Any]]) -> None:
     try:
         if report is not None:
             fd = fsops.create_file(log, run.encode("ascii") + b".json")
-            fsops.write(fd, json.dumps(report).encode() + b"\n")
-            fsops.close(fd)
+            try:
+                fsops.write(fd, json.dumps(report).encode() + b"\n")
+            finally:
+                fsops.close(fd)
         runs = sorted({name.split(b".")[0] for name in fsops.names(log)})
         for old in runs[:-KEPT_RUNS]:
             for name in fsops.names(log):
