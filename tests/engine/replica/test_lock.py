@@ -16,8 +16,9 @@ import time
 import pytest
 
 from pairsync.model.errors import PairsyncError
+from pairsync.replica import fsops, lock
 from pairsync.replica.lock import PairLock, root_lock
-from tests.engine.trees import ENGINE_HOME
+from tests.engine.trees import ENGINE_HOME, STATE, Pair, write_tree
 
 HOLDER = """
 import os, sys, time
@@ -109,3 +110,39 @@ def test_a_lock_leaves_no_descriptor_behind(held, tmp_path):
         root_lock(root, state, "r", 0).__enter__()
     PairLock(root, "a and b", 0).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_only_who_holds_the_root_shows_progress_there(tmp_path, monkeypatch):
+    """For another thread, the descriptor of the lock may be that of a file an instant later."""
+    pair = Pair(tmp_path)
+    write_tree(pair.a, {f"to-b-{number}": "text" for number in range(8)})
+    write_tree(pair.b, {"to-a": "text"})
+    monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.0)
+    root_of_a = os.fsencode(pair.a / STATE / "lock")
+    landing, sent = threading.Event(), threading.Semaphore(0)
+    touch, create, opened = fsops.touch, fsops.rename_noreplace, fsops.open_file
+    by = set()
+
+    def notes(fd):
+        if fsops.real_path(fd) == root_of_a:
+            by.add(threading.current_thread().name)
+        return touch(fd)
+
+    def lands(*arguments):
+        if arguments[3] == b"to-a":
+            landing.set()
+            for __ in range(4):
+                assert sent.acquire(timeout=20)
+        return create(*arguments)
+
+    def opens(parent, name):
+        if name.startswith(b"to-b-") and threading.current_thread().name == "a":
+            assert landing.wait(20)
+            sent.release()
+        return opened(parent, name)
+
+    monkeypatch.setattr(fsops, "touch", notes)
+    monkeypatch.setattr(fsops, "rename_noreplace", lands)
+    monkeypatch.setattr(fsops, "open_file", opens)
+    assert pair.sync().exit == 0
+    assert by == {"b"}  # who takes from b what lands on a

@@ -125,7 +125,7 @@ class Replica(Protocol):
         """Make the root (its parent exists), give it an id if it has none."""
 
     def shares(self, nonce: str, *, write: bool) -> bool:
-        """Write a nonce into the state directory, or tell whether it is there."""
+        """Write a nonce into the state directory, or tell whether it is there and remove it."""
 
     def begin(self, beginning: Beginning) -> BaseState:
         """Take the pair lock and read the base."""

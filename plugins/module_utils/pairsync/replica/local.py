@@ -54,7 +54,7 @@ class LocalReplica:
         self._root = Root(build, state_home, home)
         self._pair_fd = -1
         self._lock: Optional[PairLock] = None
-        self._root_sign: Optional[Sign] = None
+        self._held = threading.local()  # sign: of the root lock, in the thread that holds it
         self._agreed: Optional[Agreed] = None
         self._beginning: Optional[Beginning] = None
         self._scan = Scan()
@@ -91,7 +91,7 @@ class LocalReplica:
         return self._root.create()
 
     def shares(self, nonce: str, *, write: bool) -> bool:
-        """Write a nonce, or tell whether it is there; the writer removes it in close()."""
+        """Write a nonce, or tell whether it is there; whoever finds it takes it away."""
         fd = _needed(self._root.state).fd
         name = b"nonce-" + nonce.encode("ascii")
         if write:
@@ -462,11 +462,11 @@ class LocalReplica:
         with root_lock(
             self._root.fd, held.fd, self._root.shown, session.policy.lock_wait, session.run
         ) as sign:
-            self._root_sign = sign
+            self._held.sign = sign
             try:
                 yield
             finally:
-                self._root_sign = None
+                self._held.sign = None
 
     def _beat(self, __: int = 0) -> None:
         if self._interrupted:
@@ -477,7 +477,8 @@ class LocalReplica:
             )
         if self._lock is not None:
             self._lock.sign.beat()
-        held = self._root_sign
+        # Only by who holds it: for others its descriptor may be another file's an instant later.
+        held: Optional[Sign] = getattr(self._held, "sign", None)
         if held is not None:
             held.beat()
 
