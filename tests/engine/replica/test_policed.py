@@ -20,6 +20,7 @@ from pairsync.reconcile.actions import Action
 from pairsync.replica.contents import Proof, Whole
 from pairsync.replica.digest import digest_bytes
 from pairsync.replica.interface import Beginning, Peer
+from pairsync.replica.journal import KEPT_ASIDE
 from pairsync.replica.local import LocalReplica
 from pairsync.replica.policed import PolicedReplica
 from pairsync.session.run import Options, run_session
@@ -191,6 +192,14 @@ def test_one_session_deletes_no_more_than_it_may(replica, tmp_path):
         found.close()
     found = started(replica(max_delete=50), tmp_path)
     assert refused(found.receive, gone, [])[0] == "mass_change"
+
+
+def test_a_peer_cannot_fill_the_disk_with_bases_that_were_set_aside(replica, tmp_path):
+    peer = started(replica(), tmp_path)
+    for __ in range(3 * KEPT_ASIDE):
+        peer.scan("reset")
+    (pair,) = (tmp_path / "b" / STATE / "pairs").iterdir()
+    assert sum(".aside-" in path.name for path in pair.iterdir()) == KEPT_ASIDE
 
 
 # -- backups -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
+import time
 from typing import Any, Optional
 
 from ..model.entry import STATE_NAME
@@ -21,6 +21,7 @@ from .interface import Peer
 from .state import State
 
 KEPT_RUNS = 50
+KEPT_ASIDE = 4
 STATUS_SCHEMA = "pairsync.status/1"
 
 
@@ -76,14 +77,19 @@ def forget_peer(pair_fd: int) -> None:
 
 
 def set_aside(pair_fd: int) -> bool:
-    """Move a base out of the way; tell whether there was one. The peer stays known."""
-    name = BASE_NAME.encode()
+    """Move a base out of the way; tell whether there was one. The peer stays known.
+
+    The newest few are kept for whoever wants to know what was wrong with them.
+    """
+    name, aside = BASE_NAME.encode(), BASE_NAME.encode() + b".aside-"
     with contextlib.suppress(FileNotFoundError):
         fsops.unlink(pair_fd, name + b"-journal")
     try:
-        fsops.rename(pair_fd, name, pair_fd, name + b".aside-" + secrets.token_hex(4).encode())
+        fsops.rename(pair_fd, name, pair_fd, aside + b"%020d" % time.time_ns())
     except FileNotFoundError:
         return False
+    for old in sorted(one for one in fsops.names(pair_fd) if one.startswith(aside))[:-KEPT_ASIDE]:
+        fsops.unlink(pair_fd, old)
     sync_one(pair_fd)
     return True
 
