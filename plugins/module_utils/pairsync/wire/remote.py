@@ -237,7 +237,7 @@ class RemoteReplica:
         arguments = {"commit": commit, "coverage": coverage}
         data = codec.write_list(rows, codec.write_row)
         reply, __ = self._call("record_so_far", arguments, data)
-        return messages.field(reply, "checksum", str, self._host)
+        return messages.checksum(reply, self._host)
 
     def record(self, recording: Recording) -> str:
         """See interface.Replica."""
