@@ -27,7 +27,8 @@ def both(
     """Run both and return both results; raise the first error.
 
     stop asks the other one to end when one has failed, or when this is interrupted. abandon is
-    called when it does not end: what it works on must be left alone then.
+    called when it does not end, or when waiting for that is interrupted as well: what it works on
+    must be left alone then.
     """
     answers: queue.Queue[_Answer] = queue.Queue()
 
@@ -49,15 +50,17 @@ def both(
             if error is not None:
                 raise error
     except BaseException:
-        stop()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while left and time.monotonic() < deadline:
-            try:
-                answers.get(timeout=0.1)
-                left -= 1
-            except queue.Empty:
-                continue
-        if left:
-            abandon()
+        try:
+            stop()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while left and time.monotonic() < deadline:
+                try:
+                    answers.get(timeout=0.1)
+                    left -= 1
+                except queue.Empty:
+                    continue
+        finally:
+            if left:
+                abandon()
         raise
     return results[0], results[1]

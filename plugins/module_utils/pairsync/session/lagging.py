@@ -102,6 +102,8 @@ class Lagging:
         self._items, self._ways = items, ways
         self._save, self._stop, self._abandon = save, stop, abandon
         self._over = threading.Event()
+        # Not join(): once that was interrupted, Python takes the thread for one that has ended.
+        self._ended = threading.Event()
         self._error: Optional[Exception] = None
         self._thread = threading.Thread(target=self._run, name="lagging record", daemon=True)
 
@@ -110,10 +112,16 @@ class Lagging:
 
     def __exit__(self, kind: object, *__: object) -> None:
         self._over.set()
-        # A commit that is being written comes to its end, unless the session has failed.
-        self._thread.join(None if kind is None else PATIENCE_SECONDS)
-        if self._thread.is_alive():
-            self._abandon()
+        try:
+            # A commit that is being written comes to its end, unless the session has failed.
+            self._ended.wait(None if kind is None else PATIENCE_SECONDS)
+        except BaseException:
+            self._stop()
+            self._ended.wait(PATIENCE_SECONDS)
+            raise
+        finally:
+            if not self._ended.is_set():
+                self._abandon()
 
     def check(self) -> None:
         """Raise what went wrong here, if that is what ended the session."""
@@ -132,6 +140,8 @@ class Lagging:
         except Exception as error:
             self._error = error
             self._stop()
+        finally:
+            self._ended.set()
 
 
 def _counts(item: Item) -> bool:
