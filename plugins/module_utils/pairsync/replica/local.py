@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Optional, TypeVar
 
-from ..model.entry import Entry, is_below, parent_of
+from ..model.entry import Entry, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
@@ -230,12 +230,12 @@ class LocalReplica:
         self, files: list[bytes], directories: list[bytes]
     ) -> tuple[list[tuple[bytes, Entry]], list[bytes]]:
         """Digests of changed files, and which directories hold ignored content."""
-        hidden = self._scan.hidden
-        holding = [
-            path
-            for path in directories
-            if any(one == path or is_below(one, path) for one in hidden)
-        ]
+        above: set[bytes] = set()  # what holds ignored content, directly or further down
+        for path in self._scan.hidden:
+            while path not in above:
+                above.add(path)
+                path = parent_of(path)  # the root's is the root
+        holding = [path for path in directories if path in above]
         tree = _needed(self._root.tree)
         entries = []
         for path in files:
