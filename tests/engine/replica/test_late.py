@@ -15,6 +15,7 @@ from pairsync.replica import late, swap
 from pairsync.replica.backup import Backup, drop_brief, run_name
 from pairsync.replica.late import Late, compare, pinned
 from pairsync.replica.lock import root_lock
+from pairsync.replica.retention import keep_within
 from pairsync.replica.swap import Aside, At
 from tests.engine.trees import STATE, Pair, contents, write_tree
 
@@ -181,3 +182,90 @@ def test_what_was_replaced_stays(swapping):
     assert swapping.act().reason == ""
     assert compare(swapping.state, later()) == []
     assert contents(swapping.kept_in) == {b"old"}
+
+
+def drop_all_but_the_newest(root):
+    (root.path / STATE / "pairs/p").mkdir(parents=True, exist_ok=True)
+    keep_within(root.state, "p", Retention(keep=1), "none", later())
+
+
+@pytest.fixture
+def long_open(root):
+    """A file that a program has open for writing since before it was displaced; a newer version."""
+    write_tree(root.path, {"log": "before", "other": "untouched"})
+    with (root.path / "log").open("ab", buffering=0) as stream:
+        displace(root, "20200101T000000Z-1", ["log", "other"]).close()
+        write_tree(root.path, {"log": "newer", "other": "newer too"})
+        displace(root, "20200102T000000Z-2", ["log", "other"]).close()
+        assert compare(root.state, later()) == []
+        assert not records(root)
+        yield root, stream
+
+
+def test_what_may_still_be_written_to_is_not_dropped(long_open):
+    """A program may keep its log open for days, whatever became of the name."""
+    root, stream = long_open
+    drop_all_but_the_newest(root)
+    assert contents(root.kept_in) == {b"before", b"newer", b"newer too"}
+    stream.close()
+    drop_all_but_the_newest(root)
+    assert contents(root.kept_in) == {b"newer", b"newer too"}
+
+
+def test_what_was_written_after_the_last_comparison_is_never_dropped(long_open):
+    root, stream = long_open
+    stream.write(b", and days later")
+    stream.close()
+    drop_all_but_the_newest(root)
+    drop_all_but_the_newest(root)
+    assert contents(root.kept_in) == {b"before, and days later", b"newer", b"newer too"}
+    assert pinned(root.state) == {b"20200101T000000Z-1": {b"log"}}
+
+
+def test_records_go_with_their_runs(long_open):
+    root, stream = long_open
+    stream.close()
+    drop_all_but_the_newest(root)
+    assert os.listdir(root.path / STATE / "settled") == ["20200102T000000Z-2"]
+
+
+def test_a_copy_of_the_backup_was_not_written_to(long_open):
+    """Who brings a replica back from elsewhere must not find all of it pinned."""
+    root, stream = long_open
+    stream.close()
+    kept = root.kept_in / "20200101T000000Z-1/log"
+    kept.with_name("copy").write_bytes(kept.read_bytes())
+    kept.with_name("copy").replace(kept)
+    drop_all_but_the_newest(root)
+    assert contents(root.kept_in) == {b"newer", b"newer too"}
+
+
+def test_a_growing_file_is_kept_while_a_program_has_what_it_replaced_open(tmp_path):
+    """What both ends append to, one of them now and then: sessions follow each other closely."""
+    pair = Pair(tmp_path)
+    write_tree(pair.a, {"log": "one\n"})
+    pair.sync()
+    with (pair.b / "log").open("ab", buffering=0) as stream:
+        for line in ("two\n", "three\n", "four\n"):
+            with (pair.a / "log").open("a") as growing:
+                growing.write(line)
+            assert pair.sync().exit == 0
+        stream.write(b"late\n")
+    assert "late write" in str(pair.sync().report["warnings"])
+    assert b"one\nlate\n" in contents(pair.b / STATE / "backup")
+
+
+def test_what_is_kept_briefly_is_written_to_between_comparing_and_dropping(root):
+    backup = Backup(root.state, run_name("run", Retention(enabled=False), "p"))
+    write_tree(root.path, {"d/log": "before"})
+    parent = os.open(root.path / "d", os.O_RDONLY)
+    expected = swap.seen((root.path / "d/log").lstat())
+    swap.remove(At(parent, b"log"), expected, Aside(b"d/log", backup))
+    os.close(parent)
+    backup.close()
+    kept = root.kept_in / "run.p.brief/d/log"
+    assert compare(root.state, later()) == []
+    kept.write_text("before, after")
+    assert drop_brief(root.state, "p") == [Late(b"run.p.brief", b"d/log")]
+    assert drop_brief(root.state, "p") == []
+    assert kept.read_text() == "before, after"

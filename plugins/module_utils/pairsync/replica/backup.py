@@ -18,18 +18,19 @@ pair has something to receive here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import stat
 from typing import Optional
 
-from ..model.entry import DIR, PERMISSION_BITS, STATE_NAME, Entry, is_below
+from ..model.entry import DIR, PERMISSION_BITS, STATE_NAME, Entry
 from ..model.errors import PairsyncError
 from ..model.policy import Retention
-from . import fsops
+from . import fsops, late
 from .durable import make_durable, sync_one
-from .late import Record, pinned
+from .late import Late, Record
 from .rows import Seen
-from .state import State, remove_tree
+from .state import State
 from .tree import Tree
 
 BRIEF = ".brief"
@@ -159,41 +160,56 @@ def run_name(run: str, retention: Retention, pair_id: str) -> str:
     return run if retention.enabled else f"{run}.{pair_id}{BRIEF}"
 
 
-def drop_brief(state: State, pair_id: str) -> None:
+def drop_brief(state: State, pair_id: str) -> list[Late]:
     """Remove what a pair kept only until this session of its own, which holds the pair's lock.
 
-    What other pairs of the same root keep is theirs, and may be in use; what is pinned stays.
-    Call late.compare() right before, lest a late write goes unseen.
+    What other pairs of the same root keep is theirs, and may be in use. What is pinned stays, and
+    what a program has open for writing; what one wrote into stays from now on, and is returned.
     """
     ending = f".{pair_id}{BRIEF}".encode()
+    written: list[Late] = []
     root = state.directory(b"backup")
     try:
         runs = [name for name in fsops.names(root) if name.endswith(ending)]
-        pins = pinned(state) if runs else {}
+        pins = late.pinned(state) if runs else {}
         for run in runs:
-            if run in pins:
-                _drop_but(root, run, pins[run])
-            else:
-                remove_tree(root, run)
+            paths = _drop_run(state, root, run, pins.get(run, set()))
+            written += [Late(run, path) for path in paths]
     finally:
         fsops.close(root)
+    return written
 
 
-def _drop_but(backup: int, run: bytes, pins: set[bytes]) -> None:
-    """Remove what a run holds, except some paths below it and what leads to them."""
+def _drop_run(state: State, backup: int, run: bytes, pins: set[bytes]) -> list[bytes]:
+    """Remove what a run holds and may go; pin and return what was written to unnoticed."""
+    looks = late.noted(state, run)
+    written = []
     tree = Tree(fsops.open_dir(backup, run))
     try:
-        leading = [b""]
-        while leading:
-            directory = leading.pop()
-            prefix = directory + b"/" if directory else b""
+        directories = [b""]
+        for directory in directories:
             for name in fsops.names(tree.directory(directory)):
-                path = prefix + name
+                path = directory + b"/" + name if directory else name
                 if path in pins:
                     continue
-                if any(is_below(pin, path) for pin in pins):
-                    leading.append(path)
-                else:
-                    remove_tree(tree.directory(directory), name)
+                parent = tree.directory(directory)
+                if stat.S_ISDIR(fsops.lstat(parent, name).st_mode):
+                    directories.append(path)
+                elif late.remove(parent, name, looks.get(path, ())) == late.LATE:
+                    written.append(path)
+        late.pin(state, run, written)
+        for directory in reversed(directories[1:]):
+            tree.forget()
+            _remove_empty(*tree.parent(directory))
     finally:
         tree.close()
+    _remove_empty(backup, run)
+    return written
+
+
+def _remove_empty(parent: int, name: bytes) -> None:
+    try:
+        fsops.remove_dir(parent, name)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise

@@ -16,6 +16,7 @@ import fcntl
 import os
 import stat
 import sys
+from signal import SIGURG
 from typing import Callable, Optional, Union
 
 RENAME_NOREPLACE = 1
@@ -349,6 +350,20 @@ def try_lock(fd: int) -> bool:
 def unlock(fd: int) -> None:
     """Release a lock taken by try_lock."""
     fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def keep_still(fd: int) -> bool:
+    """Let nobody open a file for writing until fd is closed; False if somebody has it open so.
+
+    True also where that cannot be told: another user's file, a file system without leases.
+    """
+    try:
+        # Whoever opens it meanwhile has the kernel signal us; the usual signal ends a process.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno != errno.EAGAIN
+    return True
 
 
 def close(fd: int) -> None:

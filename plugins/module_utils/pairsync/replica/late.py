@@ -7,7 +7,8 @@
 `path` (base64, below the run's directory in the backup), `was` (what the scan saw there; null for
 a directory) and `new` (what waited in the backup to replace it; null if nothing did), both as
 [size, mtime_ns, inode]. The file is locked for as long as its session lives. Later sessions
-compare, until GRACE has passed.
+compare, until GRACE has passed; then it is `.pairsync/settled/<run>`, and whoever drops a version
+compares that one, and lets be what some program still has open, by remove().
 
 `.pairsync/pinned/<run>` lists versions that no retention may drop, one JSON line each: `path` as
 above, an object or a directory with all below it. Whoever drops versions asks pinned() first.
@@ -20,7 +21,7 @@ import contextlib
 import errno
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ..model.entry import DIR, STATE_NAME
@@ -33,6 +34,8 @@ from .tree import Tree
 # A program may go on writing for a while after the session that displaced its file, and sessions
 # may follow each other closely; in seconds.
 GRACE = 60.0
+
+GONE, OPEN, LATE = "gone", "open", "late"
 
 _Print = tuple[int, int, int]
 
@@ -97,12 +100,75 @@ def compare(state: State, now: float) -> list[Late]:
                 pin(state, run, late)
                 found += [Late(run, path) for path in late]
                 if now - fsops.fstat(fd).st_mtime >= GRACE:
-                    fsops.unlink(directory, run)
+                    _settle(state, directory, run)
             finally:
                 fsops.close(fd)
     finally:
         fsops.close(directory)
     return found
+
+
+def _settle(state: State, displaced: int, run: bytes) -> None:
+    """Set a record apart, to be looked at when a version of its run is to be dropped."""
+    settled = state.directory(b"settled")
+    try:
+        fsops.rename(displaced, run, settled, run)
+    finally:
+        fsops.close(settled)
+
+
+def noted(state: State, run: bytes) -> dict[bytes, list[_Print]]:
+    """What objects of a run looked like, by their paths below it. Raises OSError."""
+    found: dict[bytes, list[_Print]] = {}
+    for kind in (b"displaced", b"settled"):
+        directory = state.directory(kind)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                fd = fsops.open_file(directory, run)
+                try:
+                    for note in _lines(fd):
+                        looks = [note[key] for key in ("was", "new") if note[key] is not None]
+                        found.setdefault(_path(note), []).extend(map(tuple, looks))
+                finally:
+                    fsops.close(fd)
+        finally:
+            fsops.close(directory)
+    return found
+
+
+def remove(directory: int, name: bytes, looks: Sequence[_Print]) -> str:
+    """Drop a version that is no directory, unless somebody would miss it: GONE, OPEN or LATE.
+
+    looks: what was noted of it; LATE, when it was written to since. Raises OSError.
+    """
+    fd = -1
+    with contextlib.suppress(OSError):  # a link, which nobody writes into, or not ours to read
+        fd = fsops.open_file(directory, name)
+    try:
+        # From here on to the unlink nobody can begin to write.
+        if fd >= 0 and not fsops.keep_still(fd):
+            return OPEN
+        status = fsops.lstat(directory, name)
+        now = (status.st_size, status.st_mtime_ns, status.st_ino)
+        # Another inode is a copy of what was displaced, which no program had open.
+        if now not in looks and any(look[2] == status.st_ino for look in looks):
+            return LATE
+        fsops.unlink(directory, name)
+        return GONE
+    finally:
+        if fd >= 0:
+            fsops.close(fd)
+
+
+def tidy(state: State) -> None:
+    """Remove records of runs that are gone. Raises OSError."""
+    settled, backup = state.directory(b"settled"), state.directory(b"backup")
+    try:
+        for run in set(fsops.names(settled)).difference(fsops.names(backup)):
+            fsops.unlink(settled, run)
+    finally:
+        fsops.close(settled)
+        fsops.close(backup)
 
 
 def _is_at_work(fd: int) -> bool:

@@ -176,7 +176,7 @@ class LocalReplica:
             return []
         with self._root_locked():
             found = late.compare(self._root.state, time.time())
-        drop_brief(self._root.state, beginning.pair_id)
+        found += drop_brief(self._root.state, beginning.pair_id)
         return [one.told for one in found]
 
     def _clear_stage(self) -> None:

@@ -26,9 +26,8 @@ from ..model.errors import PairsyncError
 from ..model.policy import Retention, amount_of
 from ..model.spec import parse_policy
 from ..reconcile.actions import Action
-from . import fsops, history, journal, state
+from . import fsops, history, journal, late, state
 from .history import Kept, Version
-from .late import pinned
 from .state import State
 from .tree import Tree
 
@@ -163,6 +162,7 @@ def keep_within(
             if catalogue.size <= limits.size and room:
                 break
             catalogue.drop(version)
+        late.tidy(held)
         _note(held, retentions, catalogue.usage(now))
 
 
@@ -206,7 +206,9 @@ class _Catalogue:
 
     def __init__(self, held: State) -> None:
         self._backup = held.directory(b"backup")
-        self._pins = pinned(held)
+        self._held = held
+        self._pins = late.pinned(held)
+        self._looks: dict[bytes, Mapping[bytes, list[tuple[int, int, int]]]] = {}
         self._of: dict[bytes, list[Version]] = {}
         self.size = 0
         for run in history.runs(self._backup):
@@ -247,17 +249,31 @@ class _Catalogue:
                     self.drop(version)
 
     def drop(self, version: Version) -> None:
-        """Remove one version, and the directories that held nothing else."""
-        tree = Tree(fsops.open_dir(self._backup, version.run.directory))
+        """Remove one version, and the directories that held nothing else.
+
+        It stays if a program has it open for writing, and for good if one wrote into it.
+        """
+        run = version.run.directory
+        if run not in self._looks:
+            self._looks[run] = late.noted(self._held, run)
+        tree = Tree(fsops.open_dir(self._backup, run))
         try:
             place = tree.parent(version.stored)
-            (fsops.remove_dir if version.seen.kind == DIR else fsops.unlink)(*place)
+            if version.seen.kind == DIR:
+                fsops.remove_dir(*place)
+            else:
+                outcome = late.remove(*place, self._looks[run].get(version.stored, ()))
+                if outcome == late.LATE:
+                    late.pin(self._held, run, [version.stored])
+                    self._pins.setdefault(run, set()).add(version.stored)
+                if outcome != late.GONE:
+                    return
             inner = parent_of(version.stored)
             while inner:
                 tree.forget()
                 fsops.remove_dir(*tree.parent(inner))
                 inner = parent_of(inner)
-            fsops.remove_dir(self._backup, version.run.directory)
+            fsops.remove_dir(self._backup, run)
         except OSError as error:
             # Another pair's session may be dropping the same, or keeping something there.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
