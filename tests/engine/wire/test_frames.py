@@ -101,6 +101,23 @@ def test_a_peer_that_says_nothing_is_given_up(pipe, monkeypatch):
         FrameReader(pipe[0], "gpu2").read()
 
 
+def test_nothing_is_written_into_what_has_a_closed_stream_s_descriptor(
+    pipe, start_writer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(frames, "CLOSE_SECONDS", 0.2)
+    writer = start_writer()
+    for __ in range(3):
+        writer.put(BULK, 1, b"x" * (1 << 20))
+    writer.close()  # while a write hangs: nobody reads
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    os.dup2(other, pipe[1])
+    os.close(other)
+    while os.read(pipe[0], 1 << 20):
+        pass
+    writer._thread.join(10)
+    assert (tmp_path / "other").read_bytes() == b""
+
+
 def test_an_idle_stream_has_a_beat(pipe, start_writer, monkeypatch):
     monkeypatch.setattr(frames, "BEAT_SECONDS", 0.1)
     start_writer()

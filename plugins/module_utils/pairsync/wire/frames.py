@@ -15,6 +15,7 @@ the same number; CONTENTS holds records of file contents; BEAT is empty and says
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
@@ -157,12 +158,15 @@ class FrameWriter:
             self.put(BULK, number, data[start : start + _CHUNK])
 
     def close(self) -> None:
-        """Write what is queued, then stop; the descriptor stays open."""
-        try:
+        """Write what is queued, then stop; the descriptor stays open.
+
+        When that takes too long nobody reads any more: then no further write is begun, since the
+        descriptor may be another file's by the time the one that hangs has come back.
+        """
+        with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=CLOSE_SECONDS)
-        except queue.Full:
-            return  # nobody reads any more; the thread ends with the process
-        self._thread.join(CLOSE_SECONDS)
+            self._thread.join(CLOSE_SECONDS)
+        self.fail(ProtocolError(f"the connection to {self._host} was closed", self._host))
 
     def _run(self) -> None:
         beat = _HEADER.pack(0, BEAT, 0)
@@ -179,7 +183,7 @@ class FrameWriter:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         try:
-            while view:
+            while view and self._error is None:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
             self._error = error
