@@ -15,6 +15,7 @@ import pytest
 
 from pairsync.model.policy import Retention, amount_of
 from pairsync.replica import fsops, late, retention
+from pairsync.replica.local import LocalReplica
 from pairsync.replica.retention import keep_within
 from tests.engine.trees import STATE, Pair, contents, write_tree
 
@@ -140,6 +141,18 @@ def test_what_cannot_be_kept_is_not_replaced(pair):
         assert not pair.backups()
     assert pair.sync(backup=Retention(max_size="1000")).exit == 0
     assert pair.backups() == {b"1" * 1000}
+
+
+def test_limits_hold_where_nothing_can_be_noted(tmp_path):
+    """Not in the user's home, and not in the status: the disk may be full of what is to go."""
+    (tmp_path / "home").write_text("no directory")
+    pair = Pair(tmp_path, lambda: (LocalReplica(), LocalReplica(state_home=f"{tmp_path}/home/x")))
+    for number in range(4):
+        write_tree(pair.a, {"f": f"version {number}"})
+        assert pair.sync(backup=Retention(keep=1)).exit == 0
+        shutil.rmtree(pair.b / STATE / "log", ignore_errors=True)
+        (pair.b / STATE / "log").write_text("no directory either")
+    assert contents(pair.b / STATE / "backup") == {b"version 2"}
 
 
 def test_what_is_kept_only_briefly_has_no_limit(pair):

@@ -35,6 +35,7 @@ from .root import Root
 from .rows import COARSE_TICK_NS, TICK_NS, Listing, Lookup, Seen, trusted_digests
 from .send import Wanted, hashed, requested, send
 from .stage import Stage
+from .state import State
 from .tree import Tree
 from .walk import Rules, Scan, scan
 
@@ -231,10 +232,11 @@ class LocalReplica:
     ) -> tuple[list[tuple[bytes, Entry]], list[bytes]]:
         """Digests of changed files, and which directories hold ignored content."""
         above: set[bytes] = set()  # what holds ignored content, directly or further down
-        for path in self._scan.hidden:
-            while path not in above:
-                above.add(path)
-                path = parent_of(path)  # the root's is the root
+        for hidden in self._scan.hidden:
+            one = hidden
+            while one not in above:
+                above.add(one)
+                one = parent_of(one)  # the root's is the root
         holding = [path for path in directories if path in above]
         tree = _needed(self._root.tree)
         entries = []
@@ -383,24 +385,29 @@ class LocalReplica:
 
     def end(self, status: dict[str, Any], report: Optional[dict[str, Any]]) -> None:
         """Keep the session's status, and its report where one is given."""
-        if self._root.state is None or self._pair_fd < 0 or self._in_session().dry_run:
+        held = self._root.state
+        if held is None or self._pair_fd < 0 or self._in_session().dry_run:
             return
-        journal.write_status(self._pair_fd, status)
-        journal.write_log(self._root.state, self._in_session().run, report)
-        if self._root.state_home:
-            journal.remember_root(
-                self._root.state_home, self._root.state.replica_id, fsops.real_path(self._root.fd)
-            )
+        try:
+            # First: it makes room, and whatever else is kept about sessions may lack that.
+            self._keep_backup_within(held)
+        finally:
+            journal.write_status(self._pair_fd, status)
+            journal.write_log(held, self._in_session().run, report)
+            if self._root.state_home:
+                journal.remember_root(
+                    self._root.state_home, held.replica_id, fsops.real_path(self._root.fd)
+                )
+
+    def _keep_backup_within(self, held: State) -> None:
         beginning = self._in_session()
         retention = beginning.policy.backup
         if self._backup is not None and self._backup.kept and retention.enabled:
             self._backup.close()
             with self._root_locked():
-                keep_within(
-                    self._root.state, beginning.pair_id, retention, beginning.run, time.time()
-                )
+                keep_within(held, beginning.pair_id, retention, beginning.run, time.time())
         else:
-            note_retention(self._root.state, beginning.pair_id, retention, self._root_locked)
+            note_retention(held, beginning.pair_id, retention, self._root_locked)
 
     def forget(self, pair_id: str) -> bool:
         """Set the base of a pair aside; tell whether there was one."""
