@@ -229,6 +229,18 @@ def test_records_go_with_their_runs(long_open):
     assert os.listdir(root.path / STATE / "settled") == ["20200102T000000Z-2"]
 
 
+def test_records_go_also_where_nothing_is_kept_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(late, "GRACE", 0.0)
+    pair = Pair(tmp_path)
+    for number in range(4):
+        write_tree(pair.a, {"f": f"version {number}"})
+        assert pair.sync(backup=Retention(enabled=False)).exit == 0
+    assert not pair.sync(backup=Retention(enabled=False)).error
+    assert not pair.backups()
+    for kind in ("displaced", "settled"):
+        assert os.listdir(pair.b / STATE / kind) == []
+
+
 def test_a_copy_of_the_backup_was_not_written_to(long_open):
     """Who brings a replica back from elsewhere must not find all of it pinned."""
     root, stream = long_open

@@ -177,6 +177,7 @@ def drop_brief(state: State, pair_id: str) -> list[Late]:
             written += [Late(run, path) for path in paths]
     finally:
         fsops.close(root)
+    late.tidy(state)
     return written
 
 

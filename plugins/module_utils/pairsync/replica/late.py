@@ -165,7 +165,8 @@ def tidy(state: State) -> None:
     settled, backup = state.directory(b"settled"), state.directory(b"backup")
     try:
         for run in set(fsops.names(settled)).difference(fsops.names(backup)):
-            fsops.unlink(settled, run)
+            with contextlib.suppress(FileNotFoundError):  # another pair's session does the same
+                fsops.unlink(settled, run)
     finally:
         fsops.close(settled)
         fsops.close(backup)

@@ -9,7 +9,9 @@ index.sqlite   the index
 pairs/<id>/    base.sqlite, peer.json (who the other replica is), place.json (which directory the
                base is about), status.json, lock
 stage/         what is on its way in     backup/   what was displaced, by run
-log/           events and reports of runs
+displaced/, settled/, pinned/            what is noted of that (see late.py)
+backup.json    how long it is kept       restore/  who restores from it
+log/           reports of runs           probe     what time it is here
 """
 
 from __future__ import annotations
