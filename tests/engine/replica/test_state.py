@@ -15,7 +15,7 @@ import pytest
 from pairsync.model.errors import PairsyncError
 from pairsync.replica import guard, state
 from tests.engine.trees import STATE, read_tree, write_tree
-from tests.mounts import mount
+from tests.mounts import mount, unmount
 
 
 def test_a_root_has_no_id_until_it_gets_one(tmp_path, held):
@@ -137,8 +137,11 @@ def test_lineage_names_the_directories_above(tmp_path, held):
 def test_mounts_below_a_root_are_known(tmp_path, held):
     write_tree(tmp_path, {"d/with space": None})
     mount("-t", "tmpfs", "none", tmp_path / "d/with space")
-    assert guard.mounts_below(held(tmp_path)) == {b"d/with space"}
-    assert guard.mounts_below(held(tmp_path / "d/with space")) == frozenset()
+    try:
+        assert guard.mounts_below(held(tmp_path)) == {b"d/with space"}
+        assert guard.mounts_below(held(tmp_path / "d/with space")) == frozenset()
+    finally:
+        unmount(tmp_path / "d/with space")
 
 
 @pytest.mark.parametrize("kind", [b"vfat", b"cifs"])

@@ -339,17 +339,12 @@ def read_note(fd: int) -> bytes:
 
 
 def try_lock(fd: int) -> bool:
-    """Take an exclusive lock that the kernel releases when its owner ends; False if it is held."""
+    """Take an exclusive lock, held until the descriptor is closed; False if another has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def unlock(fd: int) -> None:
-    """Release a lock taken by try_lock."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def keep_still(fd: int) -> bool:
