@@ -23,7 +23,7 @@ Tree = Mapping[str, Spot]
 
 # Of our own: by run, or left where flock does not work; what the next write replaces, and what
 # SQLite keeps empty while a base is open.
-_COMES_AND_GOES = ("backup/", "log/", "displaced", "lease", "pairs/<id>/lease")
+_COMES_AND_GOES = ("backup/", "log/", "displaced", "settled", "lease", "pairs/<id>/lease")
 _PASSING = (".new", "-journal")
 
 

@@ -99,7 +99,9 @@ def set_hook(new: Hook | None) -> None:
 
 
 def install() -> None:
-    """Replace what fsops and store call, for the rest of this process."""
+    """Replace what fsops and store call, for the rest of this process; once is enough."""
+    if fsops.os is not os:
+        return
     fsops.os = types.SimpleNamespace(
         **{**vars(os), **{name: _hooked(name, getattr(os, name)) for name in SYSTEM_CALLS}}
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.engine.crash.looks import complaints, look, lost, mixtures
 from tests.engine.crash.processes import KILLED, Ended
+from tests.engine.crash.scenes import SCENES
 from tests.engine.crash.seam import Call, Counting, Point
 from tests.engine.crash.stand import Stand, stand
 
@@ -74,7 +75,7 @@ def points(here: Stand, end: str) -> list[tuple[Point, str, str]]:
     here.reset()
     session, agent = here.session_with_agent(end, Recording())
     assert (session.code, agent.code) == (0, 0), (session, agent)
-    assert session.value[0].exit == here.like.exit
+    assert session.value[0].exit == here.said.exit
     hook = agent.value if end == "b" else session.value[1]
     return hook.points
 
@@ -89,9 +90,13 @@ def crash(here: Stand, end: str, point: Point, step: str) -> list[str]:
     found = [*_survivor(here, end, session, agent)]
     found += lost(here.before, here.pair) + mixtures(here.before, here.after, here.pair)
     again = here.session_here()
-    if again.exit != here.like.exit:
+    if not here.like.exact:
+        if again.exit not in (here.said.exit, 1):
+            found.append(f"the next run ended with {again}")
+        return found + lost(here.before, here.pair)
+    if again.exit != here.said.exit:
         found.append(f"the next run ended with {again}")
-    return found + complaints(here.before, here.after, look(here.pair, bases=True))
+    return found + _complaints(here)
 
 
 def _survivor(here: Stand, end: str, session: Ended, agent: Ended) -> Iterator[str]:
@@ -103,12 +108,18 @@ def _survivor(here: Stand, end: str, session: Ended, agent: Ended) -> Iterator[s
         yield f"the process at the other end failed: {other}"
     elif end == "b":
         said = other.value[0]
-        if said.exit == here.like.exit:
+        if said.exit == here.said.exit:
             # All was done before: the agent only had to hang up.
-            now = look(here.pair, bases=True)
-            yield from complaints(here.before, here.after, now._replace(ours=here.after.ours))
+            yield from _complaints(here, ours=False)
         elif said.exit != 3 or not _is_a_sentence(said.error):
             yield f"the session said {said}"
+
+
+def _complaints(here: Stand, *, ours: bool = True) -> list[str]:
+    now = look(here.pair, bases=True)
+    if not here.like.keeps:
+        now = now._replace(backups=here.after.backups)
+    return complaints(here.before, here.after, now if ours else now._replace(ours=here.after.ours))
 
 
 def _is_a_sentence(error: dict[str, Any] | None) -> bool:
@@ -125,7 +136,7 @@ def sweep(name: str, end: str) -> dict[str, Any]:
     """Crash one end of a scene at every point; how many there are, and what went wrong."""
     started = time.monotonic()
     failures = []
-    with stand(name) as here:
+    with stand(SCENES[name]) as here:
         found = points(here, end)
         for point, step, what in found:
             wrong = crash(here, end, point, step)
@@ -139,7 +150,7 @@ def main(name: str, end: str, *at: str) -> dict[str, Any]:
     if not at:
         return sweep(name, end)
     thread, number, step = at
-    with stand(name) as here:
+    with stand(SCENES[name]) as here:
         wrong = crash(here, end, Point(thread, int(number)), step)
         now = look(here.pair, bases=True)
         return {"wrong": wrong, "after": str(here.after), "now": str(now)}
