@@ -22,6 +22,8 @@ _USED_UP = {
     errno.EMFILE: "this process may open no more files",
     errno.ENFILE: "the system may open no more files",
     errno.ENOMEM: "the system has no memory left",
+    errno.EFBIG: "a file may not grow beyond a limit of this process or its file system",
+    errno.EMLINK: "a directory may hold no more directories",
 }
 _REFUSED = (errno.EACCES, errno.EPERM)
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
@@ -78,6 +80,12 @@ def _of_system(error: OSError) -> Optional[PairsyncError]:
             f"a part of the root or of its .pairsync vanished while the session ran: {said}",
             "see that it is mounted and that nothing else changes .pairsync,"
             " and run the same command again",
+        )
+    if error.errno == errno.EBUSY:
+        return PairsyncError(
+            "locked",
+            f"something else uses a part of the root or of its .pairsync: {said}",
+            "end that, or unmount it, and run the same command again",
         )
     return None
 
