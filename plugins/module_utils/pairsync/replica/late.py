@@ -121,18 +121,18 @@ def noted(state: State, run: bytes) -> dict[bytes, list[_Print]]:
     """What objects of a run looked like, by their paths below it. Raises OSError."""
     found: dict[bytes, list[_Print]] = {}
     for kind in (b"displaced", b"settled"):
-        directory = state.directory(kind)
-        try:
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
+            directory = fsops.open_dir(state.fd, kind)
+            try:
                 fd = fsops.open_file(directory, run)
-                try:
-                    for note in _lines(fd):
-                        looks = [note[key] for key in ("was", "new") if note[key] is not None]
-                        found.setdefault(_path(note), []).extend(map(tuple, looks))
-                finally:
-                    fsops.close(fd)
-        finally:
-            fsops.close(directory)
+            finally:
+                fsops.close(directory)
+            try:
+                for note in _lines(fd):
+                    looks = [note[key] for key in ("was", "new") if note[key] is not None]
+                    found.setdefault(_path(note), []).extend(map(tuple, looks))
+            finally:
+                fsops.close(fd)
     return found
 
 
@@ -162,7 +162,11 @@ def remove(directory: int, name: bytes, looks: Sequence[_Print]) -> str:
 
 def tidy(state: State) -> None:
     """Remove records of runs that are gone. Raises OSError."""
-    settled, backup = state.directory(b"settled"), state.directory(b"backup")
+    try:
+        settled = fsops.open_dir(state.fd, b"settled")
+    except FileNotFoundError:
+        return
+    backup = state.directory(b"backup")
     try:
         for run in set(fsops.names(settled)).difference(fsops.names(backup)):
             with contextlib.suppress(FileNotFoundError):  # another pair's session does the same
