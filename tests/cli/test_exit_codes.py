@@ -196,3 +196,21 @@ def make_deep(root, levels):
         os.close(here)
         here = inner
     os.close(here)
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+@pytest.mark.parametrize("command", ["history", "sync"])
+def test_a_code_of_ours_also_when_nothing_can_be_said(built, synced, tmp_path, command, where):
+    """Not the 120 with which Python ends; a closed output is nobody's, and no error."""
+    words = ["--batch", *synced] if command == "sync" else [synced[0]]
+    line = f'"$@" >{where}'
+    ran = subprocess.run(
+        ["sh", "-c", line, "sh", built, command, *words],
+        env={**os.environ, "PAIRSYNC_STATE": str(tmp_path / "state")},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == (3 if where == "/dev/full" else 0), ran
+    assert "Exception" not in ran.stderr
+    assert "should not" not in ran.stderr

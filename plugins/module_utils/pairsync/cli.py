@@ -31,6 +31,23 @@ if TYPE_CHECKING:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run one command; return its exit code."""
+    if sys.stdout is None or sys.stderr is None:
+        # Started with a closed descriptor, which must not become that of a file of a replica.
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - to the end
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    code = _main(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try once more at its end, fail again, and make a code of its own of it.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        return EXIT_FATAL
+    return code
+
+
+def _main(arguments: Optional[Sequence[str]]) -> int:
     try:
         parser = make_parser()
         options = parser.parse_args(arguments)

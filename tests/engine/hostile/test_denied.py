@@ -169,6 +169,22 @@ def test_a_root_in_it_is_refused_with_one_sentence(tmp_path, home, inside):
     assert files(home) == {**DENIED, **OPEN}
 
 
+@pytest.mark.parametrize("inside", [STATE, f"{STATE}/backup", f"{STATE}/new", ".Pairsync"])
+def test_the_state_of_a_replica_is_no_root(tmp_path, inside):
+    """What is kept there is what brings back the rest."""
+    replica = write_tree(
+        tmp_path / "replica", {f"{STATE}/backup/run/file": "kept", ".Pairsync/x": ""}
+    )
+    pair = Pair(tmp_path / "pair")
+    pair.a = write_tree(tmp_path / "a", {"file": "evil"})
+    pair.b = replica / inside
+    before = read_tree(replica)
+    result = pair.sync()
+    assert (result.exit, result.error) == (3, "usage")
+    assert "lies in the state of a replica, which is never synced" in str(result.run.error)
+    assert read_tree(replica) == before
+
+
 def test_the_state_home_is_denied_wherever_it_is(tmp_path):
     root = write_tree(tmp_path / "root", {"states/replicas/x": "/root\n", "file": "text\n"})
 

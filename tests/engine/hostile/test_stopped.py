@@ -151,6 +151,7 @@ def test_a_session_that_is_stopped_keeps_its_locks(pair, start):
     assert result.error == "locked"
     assert f"process {session.pid} on " in result.report["error"]["message"]
     assert "which has made no progress for 1 seconds" in result.report["error"]["message"]
+    assert " and  is " not in result.report["error"]["message"]
     session.send_signal(signal.SIGCONT)
     session.stdin.write(b'{"id": 1, "answer": "y"}\n')
     report = json.loads(session.stdout.readlines()[-1])["report"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from ..model.denied import Denied
-from ..model.entry import is_below
+from ..model.entry import STATE_NAME, fold, is_below
 from ..model.errors import UsageError
 from ..model.report import display
 
@@ -52,8 +52,13 @@ def denied_in(root: bytes, home: Optional[bytes], more: Iterable[bytes] = ()) ->
     """The deny list of a root, given its real path.
 
     home: of the user who syncs. more: further places of this process, such as its state home.
-    Raises UsageError when the root itself lies in a denied place.
+    Raises UsageError when the root itself lies in a denied place, or in the state of a replica.
     """
+    if STATE_NAME in fold(root).split(b"/"):
+        raise UsageError(
+            f"{display(root)} lies in the state of a replica, which is never synced",
+            f"name another directory, none that is called {os.fsdecode(STATE_NAME)}",
+        )
     found = set()
     for place in _real(_places(home, more)):
         if root == place or is_below(root, place):

@@ -124,7 +124,7 @@ class LocalReplica:
         if beginning.dry_run and not journal.has_pair(held, pair):
             return BaseState()
         self._pair_fd = held.directory(b"pairs", pair)
-        what = f"the pair {beginning.label} and {beginning.peer.label}"
+        what = f"the pair {beginning.label} and {beginning.peer.label or beginning.peer.path}"
         self._lock = PairLock(self._pair_fd, what, policy.lock_wait, beginning.run)
         if not beginning.dry_run:
             self._clear_stage()  # of what a session that died left behind
