@@ -10,7 +10,6 @@ pointer whose surroundings are not complete is held, and the deletions there wit
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Mapping
@@ -35,6 +34,9 @@ from .units import Unit, Units
 BATCH_FILES = 2_000
 BATCH_BYTES = 256 << 20
 MOST_TIMES = 4
+
+# What has a name that cannot be stored is not there either.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
 
 
 class Receiver:
@@ -314,8 +316,11 @@ class Receiver:
         """
         if isinstance(error, FileExistsError) or is_dir(action.want):
             return
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             self._ground.stage.discard(self._units.staged_name(action))
+        except OSError as left:
+            if left.errno not in _NOT_THERE:
+                raise
 
     def _arrived(self, action: Action, size: int) -> None:
         """Count what has come; land a batch when it is large enough."""
