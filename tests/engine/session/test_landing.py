@@ -267,6 +267,27 @@ def test_a_large_directory_that_appears_meanwhile_is_joined(local, before, monke
     assert read_tree(local.a) == read_tree(local.b)
 
 
+def test_permissions_that_a_large_directory_cannot_get_are_not_recorded(
+    local, failing, monkeypatch
+):
+    monkeypatch.setattr(units, "MOST_ENTRIES", 2)
+    write_tree(local.a, {"big/1": "1", "big/2": "2", "big/3": "3"})
+    (local.a / "big").chmod(0o550)
+    failing(
+        "set_mode",
+        errno.EPERM,
+        when=lambda fd, __: os.readlink(f"/proc/self/fd/{fd}")[-4:] == "/big",
+    )
+    result = local.sync()
+    assert result.exit == 2
+    assert result.items["big"] == ("a->b", "failed")
+    assert set(read_tree(local.b)) == {"big", "big/1", "big/2", "big/3"}
+    assert "big" not in local.base(local.b)
+    monkeypatch.undo()
+    local.sync(prefer="a")
+    assert entries(local.b) == entries(local.a)
+
+
 # -- one file's trouble ---------------------------------------------------------------------------
 
 LARGE = bytes(3 << 20)

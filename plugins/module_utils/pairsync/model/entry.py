@@ -88,6 +88,11 @@ def same_mode(one: Optional[Entry], other: Optional[Entry]) -> bool:
     return one.mode == other.mode
 
 
+def is_dir(entry: Optional[Entry]) -> bool:
+    """Tell whether an entry is a directory."""
+    return entry is not None and entry.kind == DIR
+
+
 def blocked(entry: Optional[Entry]) -> bool:
     """Tell whether an entry is unknown to us: unreadable, unstorable or not a syncable type."""
     return entry is not None and entry.kind >= PROBLEM

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from ..model.entry import DIR, FILE, LINK, Entry, is_below, same_contents, same_mode
+from ..model.entry import FILE, LINK, Entry, is_below, is_dir, same_contents, same_mode
 from ..model.plan import A_TO_B, B_TO_A, BOTH, PROPS, Item, Part
 from ..model.policy import SMALL_DELETION
 
@@ -116,13 +116,9 @@ def new_tops(actions: list[Action], start: int, stop: int) -> list[tuple[int, in
     while index < stop:
         action = actions[index]
         end = index + 1
-        if _is_dir(action.want) and not _is_dir(action.have):
+        if is_dir(action.want) and not is_dir(action.have):
             while end < stop and is_below(actions[end].path, action.path):
                 end += 1
             spans.append((index, end))
         index = end
     return spans
-
-
-def _is_dir(entry: Optional[Entry]) -> bool:
-    return entry is not None and entry.kind == DIR

@@ -17,9 +17,9 @@ from ..model.entry import (
     DIR,
     SPECIAL,
     Change,
-    Entry,
     blocked,
     is_below,
+    is_dir,
     same_contents,
     sort_key,
     status,
@@ -116,7 +116,7 @@ def _takes_subtree(a: Optional[Change], b: Optional[Change]) -> bool:
     """Tell whether what happened at this path concerns everything below it."""
     if _problem(a) or _problem(b) or _dir_gone(a) or _dir_gone(b):
         return True
-    return a is not None and b is not None and _is_dir(a.after) != _is_dir(b.after)
+    return a is not None and b is not None and is_dir(a.after) != is_dir(b.after)
 
 
 def _blocked(
@@ -178,7 +178,7 @@ def _held(
         where = display(news[0]) if news else "its permissions"
         verb = "deleted" if (part.a if gone == "a" else part.b) is None else "replaced"
         reason = f"{verb} on {gone}, but {where} changed on the other side"
-    elif same_contents(part.a, part.b) or _is_dir(part.a) == _is_dir(part.b):
+    elif same_contents(part.a, part.b) or is_dir(part.a) == is_dir(part.b):
         return None
     else:
         reason = conflict_reason(part.base, part.a, part.b)
@@ -236,8 +236,4 @@ def _kept(part: Part, columns: Columns, hidden: frozenset[tuple[str, bytes]]) ->
     side, loser, winner = (
         ("b", part.b, part.a) if columns.contents == A_TO_B else ("a", part.a, part.b)
     )
-    return _is_dir(loser) and not _is_dir(winner) and (side, part.path) in hidden
-
-
-def _is_dir(entry: Optional[Entry]) -> bool:
-    return entry is not None and entry.kind == DIR
+    return is_dir(loser) and not is_dir(winner) and (side, part.path) in hidden

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ..model.entry import DIR, FILE, LINK, Entry, parent_of, sort_key
+from ..model.entry import DIR, FILE, LINK, Entry, is_dir, parent_of, sort_key
 from ..model.errors import ProtocolError
 from ..model.plan import FAILED, SKIPPED
 from ..model.report import display
@@ -42,7 +42,7 @@ def refused(actions: list[Action], scan: Scan, rules: Rules) -> dict[int, Done]:
         if rules.leaves_out(path):
             raise ProtocolError(f"the session is not about {display(path)}, which it wants changed")
         above = made.get(parent_of(path))
-        if above is not None and not _is_dir(above.want) and action.want is not None:
+        if above is not None and not is_dir(above.want) and action.want is not None:
             raise ProtocolError(f"{display(path)} lies below what the session makes no directory")
         result = _refusal(action, above, scan, rules, lookup, found)
         if result is not None:
@@ -81,7 +81,7 @@ def _refusal(
     if above is not None and above.number in found:
         return found[above.number]._replace(number=action.number)
     directory = parent_of(path)
-    if directory and directory not in scan.listings and (above is None or not _is_dir(above.want)):
+    if directory and directory not in scan.listings and (above is None or not is_dir(above.want)):
         # Beyond a mount, a symlink or a directory that could not be read; or it has gone.
         return Done(action.number, FAILED, "its directory is not there")
     if have is None:
@@ -90,10 +90,6 @@ def _refusal(
     if seen is None or seen.kind != have.kind:
         return Done(action.number, SKIPPED, CHANGED)
     return None
-
-
-def _is_dir(entry: Optional[Entry]) -> bool:
-    return entry is not None and entry.kind == DIR
 
 
 def check_rows(rows: list[tuple[bytes, Optional[Entry]]], about: set[bytes], base: Base) -> None:

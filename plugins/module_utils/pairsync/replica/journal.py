@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from typing import Any, Optional
 
@@ -22,6 +23,7 @@ from .state import State
 
 KEPT_RUNS = 50
 KEPT_ASIDE = 4
+_NEW = ".new"
 STATUS_SCHEMA = "pairsync.status/1"
 
 
@@ -136,9 +138,10 @@ def remember_root(state_home: str, replica_id: str, path: bytes) -> None:
     ):
         if stream.read() == text:
             return
-    with open(name + ".new", "w", encoding="utf-8", errors="surrogateescape") as stream:
+    new = f"{name}.{secrets.token_hex(4)}{_NEW}"
+    with open(new, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(text)
-    os.replace(name + ".new", name)
+    os.replace(new, name)
 
 
 def noted_root(state_home: str, replica_id: str) -> bytes:
@@ -157,6 +160,8 @@ def known_roots(state_home: str) -> list[str]:
     roots = []
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(directory)):
+            if name.endswith(_NEW):
+                continue  # of a session that was cut short
             with (
                 contextlib.suppress(OSError),
                 open(

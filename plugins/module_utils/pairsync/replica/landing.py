@@ -9,7 +9,6 @@ ends the session.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import stat
 import threading
@@ -17,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Callable, NamedTuple, Optional
 
-from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry, is_below, parent_of
+from ..model.entry import DIR, FILE, LINK, PERMISSION_BITS, Entry, is_below, is_dir, parent_of
 from ..model.pathspec import PathSet
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
@@ -31,7 +30,7 @@ from .durable import FEW, make_durable
 from .faults import as_fatal, of_file_system
 from .names import is_listed
 from .rows import Seen
-from .stage import Stage, finish_dir, is_dir
+from .stage import Stage, finish_dir
 from .swap import Aside, At, Swapped
 from .tree import Tree
 from .units import Unit, Units
@@ -188,9 +187,13 @@ class Landing:
                 continue
             if action.number in self._joined:
                 continue  # somebody else's, who also says what its permissions are
-            with contextlib.suppress(OSError):
+            try:
                 directory = self._ground.tree.directory(action.path)
                 finish_dir(directory, action.want, self.owner(parent_of(action.path)))
+            except OSError as error:
+                # Nothing is recorded of permissions that it does not have.
+                self.fail(action, error)
+            else:
                 self._ground.landed(action.path, _dir_seen(action.want))
 
     # -- creating and replacing -----------------------------------------------------------------

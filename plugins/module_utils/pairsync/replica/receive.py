@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Optional
 
-from ..model.entry import DIR, FILE, LINK, Entry, is_below, parent_of
+from ..model.entry import DIR, FILE, LINK, Entry, is_below, is_dir, parent_of
 from ..model.errors import PairsyncError, ProtocolError
 from ..model.plan import DONE, FAILED, HELD, SKIPPED
 from ..model.report import display
@@ -26,7 +26,7 @@ from .digest import digest_bytes
 from .landing import Batch, Ground, Landing, held_for
 from .names import judge
 from .rows import Seen
-from .stage import Incoming, finish_file, is_dir, is_leaf
+from .stage import Incoming, finish_file, is_leaf
 from .units import Unit, Units
 
 # A batch of new objects is made durable and gets its names when it has grown to this, or to

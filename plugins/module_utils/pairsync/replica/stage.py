@@ -139,11 +139,6 @@ def finish_dir(fd: int, want: Entry, owner: Owner) -> None:
     fsops.set_mode(fd, _bits(want) | (stat.S_ISGID if owner.set_gid else 0))
 
 
-def is_dir(entry: Optional[Entry]) -> bool:
-    """Tell whether an entry is a directory."""
-    return entry is not None and entry.kind == DIR
-
-
 def is_leaf(entry: Optional[Entry]) -> bool:
     """Tell whether an entry is a file or a link."""
     return entry is not None and entry.kind in (FILE, LINK)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import Callable, Optional
 
-from ..model.entry import DIR, FILE, Entry, parent_of
+from ..model.entry import DIR, FILE, Entry, is_dir, parent_of
 from ..model.plan import A_TO_B, B_TO_A, BOTH, DONE, EQUAL, PROPS, Item, Part
 from ..reconcile.actions import Action, agreed
 from .both import PATIENCE_SECONDS
@@ -46,7 +46,7 @@ class SoFar:
             part.path
             for item in items
             for part in item.parts
-            if (_is_dir(part.a) or _is_dir(part.b)) and not _is_dir(part.base)
+            if (is_dir(part.a) or is_dir(part.b)) and not is_dir(part.base)
         }
 
     def rows(self) -> list[Row]:
@@ -149,7 +149,3 @@ def _counts(item: Item) -> bool:
     if item.decision == EQUAL:
         return item.column != PROPS
     return item.decision in (A_TO_B, B_TO_A) and item.column == BOTH and len(item.parts) == 1
-
-
-def _is_dir(entry: Optional[Entry]) -> bool:
-    return entry is not None and entry.kind == DIR
