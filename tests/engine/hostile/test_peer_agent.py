@@ -372,7 +372,7 @@ def test_a_stream_that_is_broken_ends_the_session(tmp_path, knobs):
         ({"contents.large": True, "contents.data": b"of b!"}, "arrived damaged"),
         ({"contents.large": True, "begin.size": 500}, "arrived damaged"),
         ({"send.records": []}, "its contents did not arrive"),
-        (stream((4, b"\1no\x1b[2J")), "no?[2J"),
+        pytest.param(stream((4, b"\1no\x1b[2J")), "no?[2J", id="unsent"),
     ],
     ids=str,
 )
