@@ -23,7 +23,7 @@ import hypothesis
 import pytest
 
 from ansible_collections.pairsync.fleet.plugins.plugin_utils import develop
-from tests.figures import Figures, figure  # noqa: F401 - a fixture for all tests
+from tests import figures
 from tests.mounts import keep_mounts_private, may_mount
 
 collect_ignore = ["output"]  # what ansible-test writes
@@ -65,9 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if may_mount():
         keep_mounts_private()
+    config.pluginmanager.register(figures)  # the fixture
     if not hasattr(config, "workerinput"):  # a worker of xdist: its reports come to us
         tier = "nightly" if config.getoption("nightly") else "default"
-        config.pluginmanager.register(Figures(tier=tier))
+        config.pluginmanager.register(figures.Figures(tier=tier))
     if not config.option.basetemp:  # workers are given theirs
         scratch = tempfile.mkdtemp(prefix="pairsync-tests-")
         os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch

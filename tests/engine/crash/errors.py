@@ -100,7 +100,11 @@ def possible(call: Call) -> tuple[int, ...]:
         return tuple(error for error in ERRORS["create"] if error != EEXIST)
     if call.name == "readlink" and call.arguments[0][:6] == b"/proc/":
         return ()  # the path of something that is open
-    return ERRORS.get(kind(call), ())
+    found = ERRORS.get(kind(call), ())
+    if ELOOP in found and b"/.pairsync/" in call.path():
+        # It says that somebody has put a symlink there, which is damage and has its own tests.
+        return tuple(error for error in found if error != ELOOP)
+    return found
 
 
 def _written(fd: int) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import pytest
 
 PARTS = 4
+NIGHTLY_PARTS = 10
 
 
 def check(result, figure):
@@ -23,3 +24,10 @@ def check(result, figure):
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_call_fails_in_every_telling_way(part, program, figure):
     check(program("faults", "little", "telling", str(part), str(PARTS)), figure)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", range(NIGHTLY_PARTS))
+def test_every_call_fails_in_every_way(part, program, figure):
+    check(program("faults", "little", "all", str(part), str(NIGHTLY_PARTS)), figure)

@@ -458,10 +458,10 @@ class Session(Peer):
         assert self.read(42) == f"PAIRSYNC {self.NONCE}\n".encode()
         assert self.read_frame()[0] == HELLO
 
-    def start(self, op: str, data: bytes = b"", /, **arguments: Any) -> int:
+    def start(self, operation: str, data: bytes = b"", /, **arguments: Any) -> int:
         self.number += 1
-        told = self.fields(op, op=op, **arguments)
-        instead = self.knob(f"{op}.payload", None)
+        told = self.fields(operation, op=operation, **arguments)
+        instead = self.knob(f"{operation}.payload", None)
         self.tell(CALL, self.number, data, told if instead is None else instead)
         return self.number
 

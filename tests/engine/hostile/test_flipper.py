@@ -109,7 +109,7 @@ class Yard:
         """In every other round, what was deleted is made again."""
         if now % 2:
             return False
-        again = {one: text for one, text in self.tree.items() if one.split("/")[0] == name}
+        again = {one: text for one, text in self.tree.items() if one.partition("/")[0] == name}
         write_tree(self.a / "d", again)
         return True
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -55,25 +56,13 @@ def root(tmp_path):
     assert not list(b.rglob(".pairsync/**/.pairsync"))
 
 
+@contextlib.contextmanager
 def met(root, knobs=None, **policy):
     """A session that has come as far as a scan, if it is let."""
-    return _Met(root, knobs, {**POLICY, **policy})
-
-
-class _Met:
-    def __init__(self, root, knobs, policy):
-        self.root, self.policy = root, policy
-        self.meeting = meet_session(knobs)
-
-    def __enter__(self):
-        self.session, self.ends = self.meeting.__enter__()
-        self.session.ends = self.ends
-        self.scanned = self.session.begin(str(self.root), **self.policy)
-        self.session.scanned = self.scanned
-        return self.session
-
-    def __exit__(self, *what):
-        return self.meeting.__exit__(*what)
+    with meet_session(knobs) as (session, ends):
+        session.ends = ends
+        session.scanned = session.begin(str(root), **{**POLICY, **policy})
+        yield session
 
 
 def untouched(root, before):

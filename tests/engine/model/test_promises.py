@@ -221,8 +221,8 @@ def test_the_order_of_a_directory_means_nothing(steps, seed):
 # -- P27, P28: subtrees and ignore rules -----------------------------------------------------------
 
 
-def is_at_or_below(path: str, top: str) -> bool:
-    return path == top or path.startswith(top + "/")
+def is_at_or_below(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith(outer + "/")
 
 
 @histories(80)

@@ -153,11 +153,11 @@ def test_of_many_that_find_a_dead_holder_one_takes_over(held, tmp_path, monkeypa
         start = threading.Barrier(len(takers))
         taken = []
 
-        def take(one, start=start, taken=taken):
+        def take(one, start, taken):
             start.wait()
             taken.append(one.try_take())
 
-        threads = [threading.Thread(target=take, args=(one,)) for one in takers]
+        threads = [threading.Thread(target=take, args=(one, start, taken)) for one in takers]
         for thread in threads:
             thread.start()
         for thread in threads:

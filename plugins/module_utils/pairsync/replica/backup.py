@@ -187,15 +187,18 @@ def _drop_run(state: State, backup: int, run: bytes, pins: set[bytes]) -> list[b
     written = []
     tree = Tree(fsops.open_dir(backup, run))
     try:
-        directories = [b""]
-        for directory in directories:
+        directories = []  # parents before what is in them
+        todo = [b""]
+        while todo:
+            directory = todo.pop()
+            directories.append(directory)
             for name in fsops.names(tree.directory(directory)):
                 path = directory + b"/" + name if directory else name
                 if path in pins:
                     continue
                 parent = tree.directory(directory)
                 if stat.S_ISDIR(fsops.lstat(parent, name).st_mode):
-                    directories.append(path)
+                    todo.append(path)
                 elif late.remove(parent, name, looks.get(path, ())) == late.LATE:
                     written.append(path)
         late.pin(state, run, written)
