@@ -235,8 +235,8 @@ class Peer:
         kind = self.knob("frame.type", kind)
         self.write(frame(kind, number, payload, self.knob("frame.length", None)))
 
-    def fields(self, op: str, /, **values: Any) -> dict[str, Any]:
-        told = {key: self.knob(f"{op}.{key}", value) for key, value in values.items()}
+    def fields(self, knobs: str, /, **values: Any) -> dict[str, Any]:
+        told = {key: self.knob(f"{knobs}.{key}", value) for key, value in values.items()}
         return {key: value for key, value in told.items() if value is not ABSENT}
 
     def contents(self, number: int, data: bytes, mtime: int) -> Iterator[bytes]:
