@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-PARTS = 42  # of about two minutes
+PARTS = 83  # of one history each
 
 
 def check(result, figure):
