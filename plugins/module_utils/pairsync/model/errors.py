@@ -93,13 +93,29 @@ class UsageError(PairsyncError):
         super().__init__("usage", message, next)
 
 
-class ProtocolError(PairsyncError):
-    """The peer's message breaks the protocol."""
+_COMPARE = "run the same command again; if it stays, compare `pairsync --version` on both hosts"
 
-    def __init__(self, message: str, host: str = "") -> None:
+
+class ProtocolError(PairsyncError):
+    """The peer's message breaks the protocol, or does not come."""
+
+    def __init__(self, message: str, host: str = "", step: str = "") -> None:
+        """step: what to do next, where it is not about what the peer said."""
         super().__init__(
             "protocol",
             message,
-            "run the same command again; if it stays, compare `pairsync --version` on both hosts",
+            step or _COMPARE,
             host,
+        )
+
+
+class LinkError(ProtocolError):
+    """Nothing comes from the peer, or nothing more."""
+
+    def __init__(self, message: str, host: str) -> None:
+        super().__init__(
+            message,
+            host,
+            f"see that {host} runs and can be reached, then run the same command again:"
+            " it goes on where this one stopped",
         )

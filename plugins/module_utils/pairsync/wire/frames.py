@@ -24,7 +24,7 @@ import threading
 import time
 from typing import NamedTuple, Optional
 
-from ..model.errors import ProtocolError
+from ..model.errors import LinkError, ProtocolError
 from .limits import (
     BEAT_SECONDS,
     CLOSE_SECONDS,
@@ -93,7 +93,7 @@ class FrameReader:
         while len(parts) < size:
             data = self._some(min(size - len(parts), _READ), due)
             if not data:
-                raise ProtocolError(f"the connection to {self._host} broke off", self._host)
+                raise LinkError(f"the connection to {self._host} broke off", self._host)
             if len(data) == size:
                 return data
             parts += data
@@ -111,7 +111,7 @@ class FrameReader:
             if left < wait:
                 wait, said = left, what
         if wait <= 0 or not select.select([self._fd], [], [], wait)[0]:
-            raise ProtocolError(f"{self._host} {said}", self._host)
+            raise LinkError(f"{self._host} {said}", self._host)
         return os.read(self._fd, most)
 
 
@@ -146,7 +146,7 @@ class FrameWriter:
             return
         if isinstance(self._error, ProtocolError):
             raise self._error
-        raise ProtocolError(f"the connection to {self._host} broke off", self._host)
+        raise LinkError(f"the connection to {self._host} broke off", self._host)
 
     def fail(self, error: Exception) -> None:
         """Be told that the other direction broke: nobody will read what is still to be written."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from ..model.entry import DIR, FILE, PROBLEM, Change, Entry, is_below, sort_key
-from ..model.errors import PairsyncError, ProtocolError
+from ..model.errors import LinkError, PairsyncError, ProtocolError
 from ..model.pathspec import PathSet
 from ..model.plan import DONE
 from ..model.report import display
@@ -341,7 +341,7 @@ class RemoteReplica:
             while True:
                 frame = self._reader.read()
                 if frame is None:
-                    raise ProtocolError(f"the connection to {self._host} broke off", self._host)
+                    raise LinkError(f"the connection to {self._host} broke off", self._host)
                 if frame.type == BEAT:
                     continue
                 with self._lock:
@@ -398,7 +398,7 @@ class RemoteReplica:
 
     def _break(self, error: Exception) -> None:
         if not isinstance(error, PairsyncError):
-            error = ProtocolError(f"the connection to {self._host} broke off: {error}", self._host)
+            error = LinkError(f"the connection to {self._host} broke off: {error}", self._host)
         self._writer.fail(error)
         with self._lock:
             self._broken = error
