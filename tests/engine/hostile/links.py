@@ -52,6 +52,7 @@ class Link:
         far, self._agent = socket.socketpair()
         self._ends = near, far
         self._stop, self._stopped = os.pipe()
+        self._before = set(threading.enumerate())
         self._threads = [threading.Thread(target=one) for one in (self._carry, self._serve)]
         for thread in self._threads:
             thread.start()
@@ -90,7 +91,7 @@ class Link:
             thread.join(30)
             assert not thread.is_alive(), "an end of the link hangs"
         # Whoever still reads must not find the numbers of these sockets in use by something else.
-        for thread in threading.enumerate():
+        for thread in set(threading.enumerate()) - self._before:
             if thread.name.startswith("frames "):
                 thread.join(30)
                 assert not thread.is_alive(), f"{thread.name} hangs"

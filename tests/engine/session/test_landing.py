@@ -139,13 +139,13 @@ def test_a_pointer_whose_permissions_differ_holds_nothing(trained):
     assert trained.sync().items["run/model-1"] == ("a->b", "done")
 
 
-def test_a_pointer_waits_for_a_conflict_beside_it(trained):
-    """What it names may be the very file of which two versions are left."""
+def test_a_pointer_does_not_wait_for_a_conflict_over_what_both_have(trained):
+    """Both edited a file beside it: whatever it names is there."""
     write_tree(trained.a, {"run/checkpoint": "2", "run/model-1": "by a"})
     write_tree(trained.b, {"run/model-1": "by b"})
     result = trained.sync()
-    assert result.items["run/checkpoint"] == ("a->b", "held")
-    assert (trained.b / "run/checkpoint").read_text() == "1"
+    assert result.items["run/checkpoint"] == ("a->b", "done")
+    assert result.items["run/model-1"] == ("conflict", "skipped")
     assert trained.sync(prefer="a").exit == 0
     assert read_tree(trained.a) == read_tree(trained.b)
 

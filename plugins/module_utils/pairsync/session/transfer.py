@@ -162,9 +162,10 @@ def _is_left(item: Item) -> bool:
 
 
 def incomplete_paths(items: list[Item], direction: str) -> list[bytes]:
-    """Paths that the source has otherwise, and that this session does not bring over.
+    """Paths that the source has, the target lacks, and this session does not bring over.
 
-    A pointer to any of them would name what the target has not, or has in another version.
+    A pointer to any of them would name what is not there. What both have, in two versions, is
+    there: a conflict over a file beside a pointer does not keep the pointer back.
     """
     found = []
     for item in items:
@@ -172,7 +173,7 @@ def incomplete_paths(items: list[Item], direction: str) -> list[bytes]:
             continue
         for part in item.parts:
             source, target = (part.a, part.b) if direction == A_TO_B else (part.b, part.a)
-            if source is not None and not same_contents(source, target):
+            if source is not None and target is None:
                 found.append(part.path)
     return found
 
