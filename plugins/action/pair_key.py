@@ -84,7 +84,7 @@ class ActionModule(ActionBase):
     def _needless(self, pair: Pair) -> str:
         """Return why a pair needs no key, "" when it does."""
         hostvars = self._variables["hostvars"]
-        a, b = (reach.is_local(host, self._known(hostvars, host)) for host in pair.hosts)
+        a, b = (reach.is_local(host, reach.variables_of(hostvars, host)) for host in pair.hosts)
         if a and b:
             return "both replicas are on this machine"
         if pair.route == "relay" or b:
@@ -92,10 +92,6 @@ class ActionModule(ActionBase):
         if pair.b.identity:
             return "pairs.yml names an identity for it"
         return ""
-
-    @staticmethod
-    def _known(hostvars: Any, host: str) -> Any:
-        return hostvars[host] if host in hostvars else {}  # noqa: SIM401 - hostvars ignores defaults
 
     def _work(self, pair: Pair) -> dict[str, Any]:
         """Do what the task says; returns the result, or raises what is wrong."""

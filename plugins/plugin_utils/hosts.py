@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .reach import variables_of
 from .topology import CONTROLLER
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def place_of(
     from ansible.errors import AnsibleError
     from ansible.plugins.loader import become_loader, connection_loader
 
-    known = hostvars[host] if host in hostvars else {}  # noqa: SIM401 - hostvars ignores defaults
+    known = variables_of(hostvars, host)
     names = [name for name in known if str(name).startswith("ansible_") or name == "environment"]
     variables = {str(name): known[name] for name in names}
     variables["inventory_hostname"] = host

@@ -154,7 +154,7 @@ def pair_spec(
     for host in pair.hosts:
         if host not in inventory and host != CONTROLLER:
             raise UsageError(f"the inventory has no host {host}", "add it to hosts.yml")
-    variables = {host: _variables(inventory, host) for host in pair.hosts}
+    variables = {host: variables_of(inventory, host) for host in pair.hosts}
     if route == "relay":
         replicas = [_from_controller(pair, one, variables[one.host]) for one in (a, b)]
     elif is_local(a.host, variables[a.host]):
@@ -182,20 +182,21 @@ def session_reach(
     if route == "relay":
         return Reach(host=CONTROLLER, local=True)
     host = pair.a.host
-    return reach(host, _variables(inventory, host), pair.a.user or pair.user)
+    return reach(host, variables_of(inventory, host), pair.a.user or pair.user)
 
 
 def replica_reach(
     pair: Pair, replica: Replica, inventory: Mapping[str, Mapping[str, Any]]
 ) -> Reach:
     """Return the way to the host of one of a pair's replicas; raises UsageError."""
-    variables = _variables(inventory, replica.host)
+    variables = variables_of(inventory, replica.host)
     return reach(replica.host, variables, replica.user or pair.user)
 
 
-def _variables(inventory: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Any]:
+def variables_of(inventory: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Any]:
+    """Return what an inventory, or Ansible's hostvars, says of a host; nothing when unknown."""
     # Ansible's hostvars answer get() for an unknown host with a marker, not with the default.
-    return inventory[host] if host in inventory else {}  # noqa: SIM401
+    return inventory[host] if host in inventory else {}  # noqa: SIM401 - not the same here
 
 
 def _here(replica: Replica) -> dict[str, Any]:

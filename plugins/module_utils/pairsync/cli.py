@@ -34,7 +34,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if sys.stdout is None or sys.stderr is None:
         # Started with a closed descriptor, which must not become that of a file of a replica.
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - to the end
-        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - to the end
     code = _main(arguments)
     try:
         sys.stdout.flush()

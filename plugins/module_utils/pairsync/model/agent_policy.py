@@ -86,7 +86,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check(data: Any, needed: set[str], others: set[str], where: str) -> None:
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where or 'it'} is not an object")  # noqa: TRY004 - as all below
+        raise ValueError(f"{where or 'it'} is not an object")  # noqa: TRY004 - caught with the others
     prefix = f"{where}." if where else ""
     for key in data:
         if key not in needed | others:
@@ -115,7 +115,7 @@ def _roots(value: Any) -> tuple[str, ...]:
 
 def _flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{where} is not true or false")  # noqa: TRY004 - as all around
+        raise ValueError(f"{where} is not true or false")  # noqa: TRY004 - caught with the others
     return value
 
 

@@ -77,7 +77,7 @@ class Rules:
     last: PathSet
     paths: tuple[bytes, ...] = ()
     mounts: frozenset[bytes] = frozenset()
-    denied: Denied = Denied()  # noqa: RUF009 - never changed
+    denied: Denied = field(default_factory=Denied)
     modes: bool = True
 
     def hides(self, path: bytes) -> bool:
